@@ -1,0 +1,51 @@
+# The interface of the project: `make help` lists it, CI calls the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint format smoke upgrade clean
+
+help:  ## This list.
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Create .venv with the pinned versions; does nothing when it is up to date.
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## Train on the embedded world: dpo, safeguard on (ARGS="objective=dmpo ...").
+	$(BIN)/python -m sdpo_exp $(ARGS)
+
+test: $(STAMP)  ## The fast tests.
+	$(PYTEST) -n 2 -m "not slow" $(ARGS)
+
+test-all: $(STAMP)  ## All tests, with those that take minutes.
+	$(PYTEST) -n 2 $(ARGS)
+
+lint: $(STAMP)  ## Style, formatting and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Apply the style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smoke: $(STAMP)  ## A training run of a few seconds, end to end.
+	$(BIN)/python -m sdpo_exp experiment=smoke $(ARGS)
+
+upgrade:  ## Take the newest versions that pyproject.toml allows and pin them.
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -e '.[dev]'
+	$(BIN)/python -m pip freeze --exclude-editable --local | grep -v ' @ ' > constraints.txt
+	@touch $(STAMP)
+
+clean:  ## Remove caches and build products; outputs/ and .venv stay.
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

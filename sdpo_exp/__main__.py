@@ -1,0 +1,6 @@
+"""`python -m sdpo_exp`: train."""
+
+from sdpo_exp.cli.train import main
+
+if __name__ == "__main__":
+    main()

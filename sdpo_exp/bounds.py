@@ -1,0 +1,16 @@
+"""Numeric ranges for constructor signatures, shared by code and configuration check.
+
+A range is written once, in the signature of the thing that is configured; `config.check_config`
+reads it there. Free of heavy imports, because the check runs before torch is imported.
+"""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+UnitInterval = Annotated[float, Ge(0), Le(1)]
+HalfOpenUnit = Annotated[float, Ge(0), Lt(1)]

@@ -1,0 +1,1 @@
+"""Callbacks: they read step records and log; they never change outputs."""

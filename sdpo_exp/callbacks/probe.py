@@ -1,0 +1,126 @@
+"""A fixed probe: held-out pairs under frozen timesteps and noise, so that curves compare.
+
+The training loss of a diffusion model jumps with the timestep drawn and says little. The probe
+asks the same questions at every visit and in every run, whatever the run's seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import lightning as L
+import torch
+from annotated_types import MinLen
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from sdpo_exp.bounds import HalfOpenUnit, NonNegativeInt, PositiveInt
+from sdpo_exp.callbacks.winner_loss import implicit_accuracy
+from sdpo_exp.training import PreferenceModule
+from sdpo_exp.types import Conditioning, NoisyPair, PairErrors
+
+
+class _Question(NamedTuple):
+    time: float
+    noisy: NoisyPair
+    cond: Conditioning
+    ref: Tensor
+
+
+class FixedProbe(Callback):
+    """Winner and loser errors minus the reference's, margin and accuracy on held-out pairs.
+
+    Args:
+        pairs: held-out pairs to ask about.
+        times: where in the noise schedule, in [0, 1); each is a bin of its own in the log.
+        every_n_steps: optimiser steps between two visits; step 0 and the last are always visited.
+        seed: of the frozen noise; leave it alone to compare runs.
+
+    Logs `probe/<quantity>` over all bins and `probe/t<time>/<quantity>` per bin.
+    """
+
+    def __init__(
+        self,
+        pairs: PositiveInt = 64,
+        times: Annotated[Sequence[HalfOpenUnit], MinLen(1)] = (0.1, 0.3, 0.5, 0.7),
+        every_n_steps: PositiveInt = 60,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        self.pairs, self.times = pairs, tuple(times)
+        self.every_n_steps, self.seed = every_n_steps, seed
+        self._questions: list[_Question] = []
+        self._visited = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Freeze the questions and their reference answers; visit once before training."""
+        assert isinstance(pl_module, PreferenceModule)
+        self._questions = self._ask(trainer, pl_module)
+        self._visit(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Visit at the optimiser steps that are due, and at the last."""
+        del outputs, batch, batch_idx
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step == trainer.max_steps
+        if due and step != self._visited:
+            assert isinstance(pl_module, PreferenceModule)
+            self._visit(trainer, pl_module)
+
+    def _ask(self, trainer: L.Trainer, module: PreferenceModule) -> list[_Question]:
+        questions = []
+        for batch in trainer.datamodule.held_out(self.pairs):  # type: ignore[attr-defined]
+            batch = module.transfer_batch_to_device(batch, module.device, 0)
+            for time in self.times:
+                uniform = torch.full((len(batch.keys),), time)
+                with trainer.precision_plugin.forward_context():
+                    noisy, cond = module.noise_batch(batch, uniform, self.seed)
+                    ref = module.predict_reference(noisy, cond)
+                questions.append(_Question(time, noisy, cond, ref))
+        return questions
+
+    @torch.no_grad()
+    def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        self._visited = trainer.global_step
+        answers: dict[float, list[PairErrors]] = {time: [] for time in self.times}
+        for question in self._questions:
+            with trainer.precision_plugin.forward_context():
+                pred = module.predict_policy(question.noisy, question.cond)
+            errors = PairErrors.from_predictions(pred, question.ref, question.noisy.target)
+            answers[question.time].append(errors)
+        tables = {time: _table(errors) for time, errors in answers.items()}
+        metrics = _summary("probe", torch.cat(list(tables.values()), dim=1))
+        for time, table in tables.items():
+            metrics |= _summary(f"probe/t{time:g}", table)
+        module.report(metrics)
+
+
+def _table(errors: list[PairErrors]) -> Tensor:
+    """(4, N): winner, loser, winner minus reference, loser minus reference."""
+    rows = [
+        torch.stack([e.winner, e.loser, e.winner - e.ref_winner, e.loser - e.ref_loser])
+        for e in errors
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def _summary(prefix: str, table: Tensor) -> dict[str, float]:
+    winner, loser, winner_minus_ref, loser_minus_ref = table
+    delta = winner_minus_ref - loser_minus_ref
+    values = {
+        "winner_error": winner.mean(),
+        "loser_error": loser.mean(),
+        "winner_minus_ref": winner_minus_ref.mean(),
+        "loser_minus_ref": loser_minus_ref.mean(),
+        "margin": (loser_minus_ref - winner_minus_ref).mean(),
+        "implicit_accuracy": implicit_accuracy(delta),
+    }
+    read = torch.stack(list(values.values())).tolist()
+    return {f"{prefix}/{name}": value for name, value in zip(values, read, strict=True)}

@@ -1,0 +1,1 @@
+"""Bodies of the commands. Importing this package loads no torch."""

@@ -1,0 +1,94 @@
+"""From configuration nodes to objects, with the constructor's complaint instead of a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+
+from sdpo_exp.data.datamodule import PairDataModule
+from sdpo_exp.errors import UserError
+from sdpo_exp.training import PreferenceModule
+
+
+def build(node: DictConfig, path: str) -> Any:
+    """Instantiate a node.
+
+    Raises:
+        UserError: the constructor refused its arguments; the message names `path`.
+    """
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (ValueError, TypeError, ImportError, OSError)):
+            raise UserError(f"{path}: {cause}") from None
+        raise
+
+
+def build_datamodule(config: DictConfig) -> PairDataModule:
+    """The data module of `config.data`."""
+    data: PairDataModule = build(config.data, "data")
+    return data
+
+
+def build_module(config: DictConfig) -> PreferenceModule:
+    """Backbone, objective, safeguard, reference, tuning and optimiser in their host."""
+    return PreferenceModule(
+        backbone=build(config.model, "model"),
+        objective=build(config.objective, "objective"),
+        safeguard=build(config.safeguard, "safeguard"),
+        reference=build(config.reference, "reference"),
+        tuning=build(config.tuning, "tuning"),
+        optimizer=build(config.optimizer, "optimizer"),
+        warmup_steps=config.warmup_steps,
+        seed=config.seed,
+    )
+
+
+def build_trainer(config: DictConfig) -> L.Trainer:
+    """The trainer with the config's callbacks and loggers.
+
+    `metrics.csv` is part of a run's folder, so a CSV logger is added where none was chosen.
+    """
+    loggers = [build(node, f"logger.{name}") for name, node in config.logger.items()]
+    if not any(isinstance(logger, CSVLogger) for logger in loggers):
+        csv = CSVLogger(config.run_dir, name="", version="", flush_logs_every_n_steps=1)
+        loggers.insert(0, csv)
+    callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing="checkpoint" in config.callbacks,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+    return trainer
+
+
+def log_config(trainer: L.Trainer, config: DictConfig) -> None:
+    """Give every logger the resolved configuration, flattened to dotted keys."""
+    flat = flatten(OmegaConf.to_container(config, resolve=True))
+    for logger in trainer.loggers:
+        logger.log_hyperparams(flat)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; lists become text."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: str(tree) if isinstance(tree, list) else tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.")
+    return flat

@@ -1,0 +1,99 @@
+"""What every command shares: argument rewriting, checks first, words instead of tracebacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sdpo_exp.config import conf_dir
+from sdpo_exp.config.cell_name import register_resolvers
+from sdpo_exp.config.check import check_config
+from sdpo_exp.config.command_line import rewrite_booleans
+from sdpo_exp.config.composition import compose_cell, expand_sweep, unswept
+from sdpo_exp.errors import UserError
+
+
+def run_command(config_name: str, body: Callable[[DictConfig], Any]) -> None:
+    """Check `sys.argv`, then let Hydra run `body` once, or once per cell of a sweep."""
+    rewrite_booleans(sys.argv)
+    register_resolvers()
+    try:
+        preflight(config_name, sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"{error}")
+
+    def job(config: DictConfig) -> Any:
+        try:
+            return body(config)
+        except UserError as error:
+            # Hydra prints this kind without a traceback, and a sweep's other cells go on.
+            raise CompactHydraException(str(error)) from None
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+
+
+def preflight(config_name: str, arguments: list[str]) -> None:
+    """Compose and check every cell of a command line before anything is built or written.
+
+    Raises:
+        UserError: with all mistakes, of all cells.
+    """
+    flags = get_args_parser().parse_args(arguments)
+    if flags.hydra_help or flags.shell_completion:
+        return
+    config_name = flags.config_name or config_name
+    problems: dict[str, None] = {}
+    cells = []
+    for overrides in _cells(config_name, flags):
+        composed = compose_cell(config_name, overrides, flags.config_dir)
+        found = composed.problems
+        if composed.config is not None:
+            found = found + check_config(composed.config)
+            cells.append(composed.config)
+        problems |= dict.fromkeys(found)
+    if not problems and not (flags.cfg or flags.info or flags.help):
+        problems = dict.fromkeys(_stage_two(cells))
+    if problems:
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{count} in the configuration; nothing was run:\n{lines}")
+
+
+def _cells(config_name: str, flags: Any) -> list[list[str]]:
+    if not flags.multirun:
+        base = compose_cell(config_name, flags.overrides, flags.config_dir).config
+        if base is None or str(base.hydra.mode) not in ("RunMode.MULTIRUN", "MULTIRUN"):
+            return [flags.overrides]
+    if any(line.lstrip("+").startswith("run_dir=") for line in flags.overrides):
+        raise UserError(
+            "run_dir cannot be set for a sweep: its cells would share one folder. "
+            "Set name=<name>; the cells go to outputs/<name>/<cell>/<time>/."
+        )
+    single = unswept(flags.overrides)
+    base = compose_cell(config_name, single, flags.config_dir).config
+    sweeper = base.hydra.sweeper if base is not None else {}
+    if "BasicSweeper" not in str(sweeper.get("_target_", "BasicSweeper")):
+        return [single]
+    return list(expand_sweep(flags.overrides, dict(sweeper.get("params") or {})))
+
+
+def _stage_two(cells: list[DictConfig]) -> list[str]:
+    from sdpo_exp.config.third_party import check_third_party
+
+    distinct: dict[str, DictConfig] = {}
+    for cell in cells:
+        nodes = OmegaConf.masked_copy(cell, ["optimizer", "trainer", "logger", "callbacks"])
+        distinct.setdefault(OmegaConf.to_yaml(nodes), cell)
+    return [problem for cell in distinct.values() for problem in check_third_party(cell)]
+
+
+def settle_run_dir(config: DictConfig, folder: str) -> None:
+    """Write the folder that Hydra made into the config, so that everything points there."""
+    with open_dict(config):
+        config.run_dir = folder

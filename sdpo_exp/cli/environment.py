@@ -1,0 +1,77 @@
+"""What a run was made with, so that its numbers can be made again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "sdpo_exp",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "wandb",
+    "torchmetrics",
+    "open_clip_torch",
+)
+
+
+def write_environment(folder: Path, *, seed: int, data_fingerprint: str) -> None:
+    """Write `environment.json` below `folder`."""
+    content = {
+        **describe_environment(),
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+    (folder / "environment.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Git state of the code, package versions, python and machine."""
+    source = Path(__file__).parents[2]
+    revision = _git(source, "rev-parse", "HEAD")
+    return {
+        "git_revision": revision,
+        "git_dirty": bool(_git(source, "status", "--porcelain")) if revision else None,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "accelerator": _accelerator(),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of git in the code's own checkout; None outside one (an installed wheel)."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _accelerator() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

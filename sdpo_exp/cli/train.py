@@ -1,0 +1,155 @@
+"""`python -m sdpo_exp`: one training run from a checked configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sdpo_exp.cli.command import run_command, settle_run_dir
+from sdpo_exp.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from sdpo_exp.data.datamodule import PairDataModule
+    from sdpo_exp.training import PreferenceModule
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Entry point of `python -m sdpo_exp` and of the `sdpo_exp` script."""
+    run_command("train", train)
+
+
+def train(config: DictConfig) -> None:
+    """Run one cell and leave a complete run folder.
+
+    Raises:
+        UserError: something that the user can mend; what is already on disk stays.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    settle_run_dir(config, str(folder))
+    _say_recipe(config)
+    _prepare_torch(config)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    started = time.perf_counter()
+    status = "failed"
+    try:
+        _fit(config, folder)
+        status = "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise UserError(f"interrupted; go on with resume={folder}") from None
+    except UserError as error:
+        status = f"stopped: {error}"
+        raise
+    finally:
+        _close_loggers()
+        _report(folder, status, time.perf_counter() - started)
+
+
+def _fit(config: DictConfig, folder: Path) -> None:
+    from sdpo_exp.cli.build import build_datamodule, build_module, build_trainer, log_config
+    from sdpo_exp.cli.environment import write_environment
+
+    data = build_datamodule(config)
+    module = build_module(config)
+    trainer = build_trainer(config)
+    if trainer.is_global_zero:
+        fingerprint = data.fingerprint()
+        write_environment(folder, seed=config.seed, data_fingerprint=fingerprint)
+    log_config(trainer, config)
+    _run_trainer(trainer, module, data, config.resume)
+
+
+def _run_trainer(
+    trainer: L.Trainer, module: PreferenceModule, data: PairDataModule, resume: str | None
+) -> None:
+    checkpoint = find_checkpoint(Path(resume)) if resume else None
+    if checkpoint is not None:
+        _log.info("resuming from %s", checkpoint)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that `resume=path` means: a file, or the newest one of a run's folder.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    if path.is_file():
+        return path
+    found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f"resume={path}: no checkpoint in {path / 'checkpoints'}")
+    return found[-1]
+
+
+def _say_recipe(config: DictConfig) -> None:
+    recipe = config.recipe
+    numbers = f"beta={recipe.beta:g}, mu={recipe.mu:g}, lr={config.lr:g}"
+    numbers += f", effective batch {config.effective_batch}, {config.max_steps} steps"
+    if recipe.source is None:
+        _log.info("no published recipe for this cell; using %s", numbers)
+    else:
+        _log.info("recipe: %s (%s)", recipe.source, numbers)
+    if recipe.note:
+        _log.info("note: %s", recipe.note)
+
+
+def _prepare_torch(config: DictConfig) -> None:
+    import warnings
+
+    import lightning as L
+    import torch
+    import transformers
+
+    if config.torch_threads is not None:
+        torch.set_num_threads(config.torch_threads)
+    # Saturated pairs make subnormal gradients, which slow single CPU backward passes 7-10 times.
+    torch.set_flush_denormal(True)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    for harmless in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*LeafSpec.* is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+
+
+def _close_loggers() -> None:
+    """End a W&B run here, so that each cell of a sweep gets its own."""
+    import sys
+
+    wandb: Any = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(quiet=True)
+
+
+def _report(folder: Path, status: str, seconds: float) -> None:
+    """Plots, summary and the last words; on rank 0, which alone has the metrics."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return
+    from sdpo_exp.reports.summary import format_summary, write_summary
+    from sdpo_exp.reports.trajectories import plot_trajectories
+
+    summary = write_summary(folder, status=status, seconds=seconds)
+    if (folder / "metrics.csv").is_file():
+        plot_trajectories(folder / "metrics.csv", folder / "plots" / "trajectories.png")
+    if status == "finished":
+        _log.info("\n%s", format_summary(summary))
+    _log.info("\nrun folder: %s", os.path.relpath(folder))

@@ -1,0 +1,64 @@
+"""Names for the folders of runs: what was chosen, and a hash of everything that matters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+_AXES = ("model", "objective", "safeguard")
+# What may differ between two runs of one cell.
+_NOT_PART = frozenset({"hydra", "name", "run_dir", "resume", "logger", "torch_threads"})
+_LABEL_LENGTH = 60
+
+
+def register_resolvers() -> None:
+    """Make `${cell:}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("cell", _resolve_cell, replace=True)
+
+
+def _resolve_cell(*, _root_: DictConfig) -> str:
+    hydra = _root_.get("hydra") if "hydra" in _root_ else None
+    if hydra is None and HydraConfig.initialized():
+        hydra = HydraConfig.get()
+    if hydra is None:
+        return config_hash(_root_)
+    choices = [str(hydra.runtime.choices[axis]) for axis in _AXES]
+    return cell_name(choices, list(hydra.overrides.task), config_hash(_root_))
+
+
+def cell_name(choices: list[str], overrides: list[str], digest: str) -> str:
+    """`<model>-<objective>-<safeguard>[-<key><value>...]-<digest>`.
+
+    Other overrides appear by the last part of their key, cut to a safe length; the digest keeps
+    cells apart whose labels agree.
+    """
+    labels = "-".join(filter(None, (_label(override) for override in sorted(overrides))))
+    short = labels[:_LABEL_LENGTH].rstrip("-.")
+    return "-".join(filter(None, ["-".join(choices), short, digest]))
+
+
+def _label(override: str) -> str:
+    key, _, value = override.lstrip("+~").partition("=")
+    if key in (*_AXES, *_NOT_PART) or key.startswith("hydra"):
+        return ""
+    return re.sub(r"[^A-Za-z0-9.]+", "", key.split(".")[-1] + value)
+
+
+def config_hash(config: DictConfig) -> str:
+    """8 hex digits over all that decides a run's numbers, names and paths left out."""
+    kept: dict[str, Any] = {}
+    for key in config:
+        if key not in _NOT_PART:
+            node = config._get_node(key)
+            kept[str(key)] = (
+                OmegaConf.to_container(node, resolve=False)
+                if OmegaConf.is_config(node)
+                else config._get_node(key)._value()  # type: ignore[union-attr]
+            )
+    text = json.dumps(kept, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,184 @@
+"""Stage 1: everything that can be known to be wrong without importing torch, all at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sdpo_exp.config.schema import GROUPS, RECIPE_KEYS, ROOT_KEYS, type_problem
+from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
+
+_INSTANTIATE_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+_DERIVED = {
+    "accumulate_grad_batches": "it follows from effective_batch, data.micro_batch and the devices",
+    "val_check_interval": "callbacks.probe looks at held-out pairs",
+    "use_distributed_sampler": "the sampler is the data module's",
+    "max_time": "max_steps ends a run",
+    "logger": "choose with logger=[csv,...]",
+    "callbacks": "choose with callbacks=[default,...]",
+}
+
+
+def check_config(config: DictConfig) -> list[str]:
+    """All problems of a composed configuration, in words; an empty list means none.
+
+    Covers root keys, and keys, types and ranges of every node whose `_target_` is ours. Nodes of
+    other libraries are left to `check_third_party`.
+    """
+    problems = list(_check_root(config))
+    for group in GROUPS:
+        node = config.get(group)
+        if isinstance(node, DictConfig):
+            problems += _check_node(node, group)
+        elif node is None:
+            problems.append(f"{group}: no choice made; give {group}=<choice>")
+    problems += _check_keys(config.recipe, "recipe", RECIPE_KEYS) if "recipe" in config else []
+    if not problems:
+        problems += [problem for rule in _RULES if (problem := rule(config))]
+    return problems
+
+
+def _check_root(config: DictConfig) -> Iterator[str]:
+    known = [*ROOT_KEYS, *GROUPS, "recipe", "hydra"]
+    for key in config:
+        if key not in known:
+            yield f"{key}: unknown key{close_matches(str(key), known)}"
+    yield from _check_values(config, "", ROOT_KEYS)
+
+
+def _check_keys(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    for key in node:
+        if key not in schema:
+            yield f"{path}.{key}: unknown key{close_matches(str(key), schema)}"
+    yield from _check_values(node, path, schema)
+
+
+def _check_values(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    for key, annotation in schema.items():
+        if key not in node:
+            continue
+        where = f"{path}.{key}" if path else key
+        value, problem = _resolve(node, key)
+        if problem is None and not _is_built(value):
+            problem = type_problem(value, annotation) if annotation is not UNKNOWN else None
+        if problem:
+            yield f"{where}: {problem}"
+
+
+def _resolve(node: DictConfig, key: str) -> tuple[Any, str | None]:
+    """The plain value of a key, or why it has none."""
+    try:
+        if OmegaConf.is_missing(node, key):
+            return None, "a value is required"
+        value = node[key]
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+    except OmegaConfBaseException as error:
+        return None, str(error).splitlines()[0]
+    return value, None
+
+
+def _is_built(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _check_node(node: DictConfig, path: str) -> Iterator[str]:
+    """Check a node and the nodes below it that are built on their own."""
+    target = node.get("_target_")
+    if isinstance(target, str) and target.startswith("sdpo_exp."):
+        yield from _check_own(node, path, target)
+    for key in node:
+        if OmegaConf.is_interpolation(node, str(key)) or OmegaConf.is_missing(node, str(key)):
+            continue
+        child = node[key]
+        if isinstance(child, DictConfig):
+            if target is None and "_target_" not in child:
+                yield f"{path}.{key}: has no _target_, so nothing can be built from it"
+            yield from _check_node(child, f"{path}.{key}")
+
+
+def _check_own(node: DictConfig, path: str, target: str) -> Iterator[str]:
+    try:
+        signature = read_signature(target)
+    except TargetError as error:
+        yield f"{path}._target_: {error}"
+        return
+    given = [str(key) for key in node if key not in _INSTANTIATE_KEYS]
+    for key in given:
+        if key not in signature.parameters and not signature.open_ended:
+            yield f"{path}.{key}: unknown key{close_matches(key, signature.parameters)}"
+    if not node.get("_partial_"):
+        for key, parameter in signature.parameters.items():
+            if parameter.required and key not in given:
+                yield f"{path}.{key}: a value is required"
+    annotations = {key: p.annotation for key, p in signature.parameters.items()}
+    yield from _check_values(node, path, annotations)
+
+
+def close_matches(word: str, known: Any) -> str:
+    """`; did you mean 'x'?` for the nearest of `known`, and what there is if they are few."""
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; there are: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+# -- rules between groups ----------------------------------------------------------------------
+
+
+def _weighted_needs_weights(config: DictConfig) -> str | None:
+    if not config.safeguard.get("weighted"):
+        return None
+    target = config.objective.get("_target_", "")
+    if not target.startswith("sdpo_exp.") or "weights" in read_signature(target).methods:
+        return None
+    return (
+        f"safeguard.weighted=true: {target} has no closed-form pair weights. "
+        "Use safeguard=on or safeguard=pair with it."
+    )
+
+
+def _compat_is_microbatch(config: DictConfig) -> str | None:
+    guard = config.safeguard
+    if guard.get("official_compat") and (guard.scope != "microbatch" or guard.weighted):
+        return (
+            "safeguard.official_compat=true: the public code knows one lambda per micro-batch "
+            "without weights. Use it with safeguard=on."
+        )
+    return None
+
+
+def _whole_passes(config: DictConfig) -> str | None:
+    micro, effective = config.data.get("micro_batch"), config.effective_batch
+    if micro and effective % micro:
+        return (
+            f"effective_batch={effective} is not a multiple of data.micro_batch={micro}. Set "
+            f"data.micro_batch to a divisor, or effective_batch={-(-effective // micro) * micro}."
+        )
+    return None
+
+
+def _resume_exists(config: DictConfig) -> str | None:
+    if config.resume is not None and not Path(config.resume).exists():
+        return f"resume={config.resume}: no such checkpoint or run folder"
+    return None
+
+
+def _derived_trainer_keys(config: DictConfig) -> str | None:
+    derived = [key for key in config.trainer if key in _DERIVED]
+    return "; ".join(f"trainer.{key} cannot be set: {_DERIVED[key]}" for key in derived) or None
+
+
+_RULES: tuple[Callable[[DictConfig], str | None], ...] = (
+    _weighted_needs_weights,
+    _compat_is_microbatch,
+    _whole_passes,
+    _resume_exists,
+    _derived_trainer_keys,
+)

@@ -1,0 +1,23 @@
+"""`safeguard=true|false` on a Hydra command line."""
+
+from __future__ import annotations
+
+import re
+
+_CHOICES = {"true": "on", "false": "off"}
+_SAFEGUARD = re.compile(r"^(?P<key>\+{0,2}safeguard=)(?P<value>.*)$", re.DOTALL)
+
+
+def rewrite_booleans(argv: list[str]) -> None:
+    """Map true -> on and false -> off for the key `safeguard`, in place.
+
+    Hydra's grammar turns `true` into a bool before it looks for a config file of that name, and
+    fails. In place, because distributed launchers execute `sys.argv` again. Comma-separated
+    sweeps are mapped item by item; `choice(true,false)` is not: write `choice(on,off)`.
+    """
+    for i, argument in enumerate(argv):
+        match = _SAFEGUARD.match(argument)
+        if match:
+            items = match["value"].split(",")
+            mapped = [_CHOICES.get(item.strip().lower(), item) for item in items]
+            argv[i] = match["key"] + ",".join(mapped)

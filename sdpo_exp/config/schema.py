@@ -1,0 +1,56 @@
+"""The root of the configuration: its groups, and its keys with their types and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+
+GROUPS = (
+    "model",
+    "data",
+    "objective",
+    "safeguard",
+    "tuning",
+    "reference",
+    "optimizer",
+    "trainer",
+    "callbacks",
+    "logger",
+)
+
+FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+ROOT_KEYS: dict[str, Any] = {
+    "name": FolderName,
+    "seed": NonNegativeInt,
+    "resume": str | None,
+    "run_dir": str,
+    "torch_threads": PositiveInt | None,
+    "effective_batch": PositiveInt,
+    "max_steps": PositiveInt,
+    "lr": PositiveFloat,
+    "warmup_steps": NonNegativeInt,
+}
+
+RECIPE_KEYS: dict[str, Any] = {
+    "source": str | None,
+    "note": str | None,
+    "beta": PositiveFloat,
+    "alpha": UnitInterval,
+    "mu": UnitInterval,
+}
+
+
+def type_problem(value: Any, annotation: Any) -> str | None:
+    """What is wrong with `value`, in words, or None."""
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
+        message = str(first["msg"]).replace("Input should be", "must be")
+        return f"{where + ' ' if where else ''}{message}, got {value!r}"
+    return None

@@ -1,0 +1,154 @@
+"""Constructor signatures of our own classes, read from source without importing them.
+
+Importing an objective would import torch, which takes longer than a user should wait to learn
+about a typing error. The signature stays the only place where a parameter is declared.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections.abc
+import typing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+
+from sdpo_exp import bounds
+
+_ROOT = Path(__file__).parents[2]
+_NAMES: dict[str, Any] = {
+    **vars(typing),
+    **vars(collections.abc),
+    **vars(annotated_types),
+    **vars(bounds),
+}
+UNKNOWN = object()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One constructor parameter; `annotation` is UNKNOWN where it needs an import to evaluate."""
+
+    annotation: Any
+    required: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a `_target_` of ours takes, and which methods its class has."""
+
+    parameters: dict[str, Parameter]
+    methods: frozenset[str] = field(default_factory=frozenset)
+    open_ended: bool = False
+
+
+class TargetError(Exception):
+    """A `_target_` that names nothing in the package."""
+
+
+@lru_cache(maxsize=256)
+def read_signature(target: str) -> Signature:
+    """Signature of a dotted `sdpo_exp...` class or function.
+
+    Raises:
+        TargetError: no such module or name.
+    """
+    module, _, name = target.rpartition(".")
+    tree = _parse(module, target)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return Signature(_from_function(node, tree, skip_self=False))
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _from_class(node, tree)
+    raise TargetError(f"{module} has no {name}")
+
+
+def _parse(module: str, target: str) -> ast.Module:
+    base = _ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return _parse_file(path)
+    raise TargetError(f"no module {module} for {target}")
+
+
+@lru_cache(maxsize=256)
+def _parse_file(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _from_class(node: ast.ClassDef, tree: ast.Module) -> Signature:
+    methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+    names = frozenset(methods)
+    if "__init__" in methods:
+        parameters = _from_function(methods["__init__"], tree, skip_self=True)
+        return Signature(parameters, names)
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        return Signature(
+            {
+                ast.unparse(f.target): Parameter(_evaluate(f.annotation, tree), f.value is None)
+                for f in fields
+            },
+            names,
+        )
+    for base in node.bases:
+        parent = _resolve_base(ast.unparse(base), tree)
+        if parent is not None:
+            return Signature(parent.parameters, names | parent.methods, parent.open_ended)
+    return Signature({}, names, open_ended=_has_foreign_base(node))
+
+
+def _has_foreign_base(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base) not in ("object", "Callback") for base in node.bases)
+
+
+def _resolve_base(name: str, tree: ast.Module) -> Signature | None:
+    """Signature of a base class of ours: of the same file, or imported from the package."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _from_class(node, tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp"):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return read_signature(f"{node.module}.{alias.name}")
+    return None
+
+
+def _from_function(
+    node: ast.FunctionDef, tree: ast.Module, *, skip_self: bool
+) -> dict[str, Parameter]:
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(arguments) - len(node.args.defaults)) + list(node.args.defaults)
+    pairs = list(zip(arguments, defaults, strict=True))[1 if skip_self else 0 :]
+    pairs += list(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
+    return {
+        argument.arg: Parameter(_evaluate(argument.annotation, tree), default is None)
+        for argument, default in pairs
+    }
+
+
+def _evaluate(annotation: ast.expr | None, tree: ast.Module) -> Any:
+    """The annotation as an object: names of `typing`, of `bounds`, and the file's own aliases."""
+    if annotation is None:
+        return UNKNOWN
+    names = dict(_NAMES)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            alias = _try_eval(node.value, names)
+            if alias is not UNKNOWN:
+                names[node.targets[0].id] = alias
+    return _try_eval(annotation, names)
+
+
+def _try_eval(expression: ast.expr, names: dict[str, Any]) -> Any:
+    # Source of this package only, parsed from its own files: nothing of the user's is evaluated.
+    try:
+        return eval(ast.unparse(expression), {"__builtins__": _TYPES}, names)
+    except Exception:
+        return UNKNOWN
+
+
+_TYPES = {t.__name__: t for t in (int, float, bool, str, list, tuple, dict)}

@@ -1,0 +1,1 @@
+"""Pair sources, the step-exact sampler and the datamodule."""

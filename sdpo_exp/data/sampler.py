@@ -1,0 +1,68 @@
+"""The stream of pairs: exactly `effective_batch` of them for every optimiser step.
+
+Pairs are numbered along an endless stream of shuffled epochs. Optimiser step k takes the stream
+positions k E .. (k+1) E - 1, split over micro-batches and ranks; a window may cross an epoch's
+end, so none is ever short. Step k's pairs depend on k alone, which makes resuming exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from sdpo_exp.randomness import permutation
+from sdpo_exp.types import PairKey
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How one optimiser step is split: micro_batch pairs, on `world` ranks, `accumulation` times.
+
+    The layout moves pairs between micro-batches and ranks; it never changes which pairs, noises
+    and timesteps a step trains on.
+    """
+
+    micro_batch: int
+    accumulation: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def effective_batch(self) -> int:
+        """Pairs of one optimiser step over all ranks."""
+        return self.micro_batch * self.accumulation * self.world
+
+
+class StepSampler(Sampler[list[PairKey]]):
+    """Batch sampler over `size` pairs for the steps `start_step`..`max_steps` - 1."""
+
+    def __init__(
+        self, size: int, seed: int, layout: BatchLayout, max_steps: int, start_step: int = 0
+    ) -> None:
+        self.size, self.seed, self.layout = size, seed, layout
+        self.max_steps, self.start_step = max_steps, start_step
+        self._order = lru_cache(maxsize=2)(self._shuffle)
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole run; a resumed trainer counts the finished ones itself."""
+        return self.max_steps * self.layout.accumulation
+
+    def __iter__(self) -> Iterator[list[PairKey]]:
+        layout = self.layout
+        for step in range(self.start_step, self.max_steps):
+            for micro in range(layout.accumulation):
+                block = micro * layout.world + layout.rank
+                first = step * layout.effective_batch + block * layout.micro_batch
+                yield [self.key(first + i) for i in range(layout.micro_batch)]
+
+    def key(self, stream_position: int) -> PairKey:
+        """The pair at a position of the endless stream."""
+        epoch, position = divmod(stream_position, self.size)
+        return PairKey(epoch, position, int(self._order(epoch)[position]))
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return permutation(self.seed, epoch, self.size)

@@ -1,0 +1,1 @@
+"""Backbones, forward processes and reference providers."""

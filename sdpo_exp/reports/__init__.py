@@ -1,0 +1,1 @@
+"""From files of a run to plots and tables. Imports no torch."""

@@ -1,0 +1,305 @@
+"""What travels between the rooms: records, and the protocols that the rooms meet through.
+
+Shapes: B pairs, C x h x w latents, H x W pixels. A pair batch is stacked on axis 0 with the
+winners first: rows `[winner_0 .. winner_{B-1}, loser_0 .. loser_{B-1}]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Conditioning: TypeAlias = Mapping[str, Tensor]
+
+
+class PairKey(NamedTuple):
+    """Where a pair stands in training: `index` into the source, at `position` of `epoch`."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class PairRow(NamedTuple):
+    """One pair of a source: float32 pixels (3, H, W) in [-1, 1], and the prompt of both."""
+
+    winner: Tensor
+    loser: Tensor
+    prompt: str
+
+
+class PairBatch(NamedTuple):
+    """B pairs: winner and loser (B, 3, H, W), B prompts and B keys.
+
+    The keys are python ints, so they stay on the host when the batch moves to a device.
+    """
+
+    winner: Tensor
+    loser: Tensor
+    prompts: list[str]
+    keys: list[PairKey]
+
+
+class NoisyPair(NamedTuple):
+    """Model input and target, winners first: x_t (2B, C, h, w), t (2B,), target (2B, C, h, w)."""
+
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+
+
+class PairWeights(NamedTuple):
+    """Detached per-pair derivatives of the loss, each (B,): a = dl/dL_w and b = -dl/dL_l."""
+
+    winner: Tensor
+    loser: Tensor
+
+
+class ObjectiveOutput(NamedTuple):
+    """`loss` (B,), one value per pair, and `logits` (B,) = u (u > 0: prefers the winner)."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class PairErrors:
+    """Denoising errors of B pairs and the residuals behind them, all float32.
+
+    Attributes:
+        winner, loser: L_w and L_l (B,), mean squared error of the policy over all other axes.
+        ref_winner, ref_loser: R_w and R_l (B,), the same for the reference, without gradient.
+        winner_residual, loser_residual: r = prediction - target, (B, ...).
+        winner_shift: p_w - f_w (B, ...), policy minus reference prediction on the winner.
+    """
+
+    winner: Tensor
+    loser: Tensor
+    ref_winner: Tensor
+    ref_loser: Tensor
+    winner_residual: Tensor
+    loser_residual: Tensor
+    winner_shift: Tensor
+
+    @classmethod
+    def from_predictions(
+        cls, pred: Tensor, ref: Tensor, target: Tensor, *, check_finite: bool = False
+    ) -> PairErrors:
+        """Reduce predictions to errors; the arithmetic is float32 whatever comes in.
+
+        The public Diffusion-DPO code reduces the reference error in bf16, which moves the logit by
+        0.4 to 1.2 where it should be 0; casting before the subtraction is what prevents that.
+
+        Args:
+            pred, ref, target: (2B, ...) floating tensors, winners first.
+            check_finite: read the values back and name the half that is not finite. For
+                interactive use: it waits for the device.
+
+        Raises:
+            TypeError: a tensor is not floating point.
+            ValueError: shapes differ, the first axis is odd or empty, or a value is not finite.
+        """
+        tensors = {"pred": pred, "ref": ref, "target": target}
+        _check_tensors(tensors)
+        if check_finite:
+            _check_finite(tensors)
+        with torch.autocast(pred.device.type, enabled=False):
+            target32 = target.detach().float()
+            residual = pred.float() - target32
+            ref_residual = ref.detach().float() - target32
+            error, ref_error = _mean_square(residual), _mean_square(ref_residual)
+            pairs = pred.shape[0] // 2
+            return cls(
+                winner=error[:pairs],
+                loser=error[pairs:],
+                ref_winner=ref_error[:pairs],
+                ref_loser=ref_error[pairs:],
+                winner_residual=residual[:pairs],
+                loser_residual=residual[pairs:],
+                winner_shift=residual[:pairs] - ref_residual[:pairs],
+            )
+
+    @property
+    def delta(self) -> Tensor:
+        """(B,) Delta = (L_w - L_l) - (R_w - R_l); below 0 the policy favours the winner."""
+        return (self.winner - self.loser) - (self.ref_winner - self.ref_loser)
+
+    @property
+    def cosine(self) -> Tensor:
+        """(B,) cos(r_w, r_l), detached: how far pushing the loser drags the winner along."""
+        winner = self.winner_residual.detach().flatten(1)
+        loser = self.loser_residual.detach().flatten(1)
+        return nn.functional.cosine_similarity(winner, loser, dim=1, eps=1e-30)
+
+    def with_loser(self, loser: Tensor) -> PairErrors:
+        """The same errors with another L_l (B,), as the safeguard returns them."""
+        return dataclasses.replace(self, loser=loser)
+
+
+def _mean_square(residual: Tensor) -> Tensor:
+    return residual.square().flatten(1).mean(1)
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"pred, ref and target must have one shape, got {shapes}")
+    shape = shapes["pred"]
+    if len(shape) < 2 or shape[0] == 0 or shape[0] % 2:
+        raise ValueError(
+            f"tensors must be (2B, ...) with the B winners first and B >= 1, got shape {shape}"
+        )
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    roles = {"pred": "policy prediction", "ref": "reference prediction", "target": "target"}
+    for name, tensor in tensors.items():
+        for half, rows in zip(("winner", "loser"), tensor.chunk(2), strict=True):
+            if not bool(torch.isfinite(rows).all()):
+                raise ValueError(f"the {roles[name]} of the {half} half has non-finite values")
+
+
+class StepRecord(NamedTuple):
+    """What one micro-batch leaves for the callbacks: detached (B,) tensors, no host read.
+
+    `finite` is () bool on the device: errors, loss and lambda of the micro-batch are all finite.
+    `lambda_would_be` is what the recipe's safeguard would have applied (equal to `lambda_safe`
+    where it did apply).
+    """
+
+    loss: Tensor
+    logits: Tensor
+    winner_error: Tensor
+    loser_error: Tensor
+    winner_ref_error: Tensor
+    loser_ref_error: Tensor
+    lambda_safe: Tensor
+    lambda_would_be: Tensor
+    cosine: Tensor
+    timestep: Tensor
+    finite: Tensor
+
+
+class SafeguardOutput(NamedTuple):
+    """Errors with the guarded loser, the applied lambda (B,) and what lambda would have been."""
+
+    errors: PairErrors
+    lambda_safe: Tensor
+    lambda_would_be: Tensor
+
+
+class LossParts(NamedTuple):
+    """Scalars whose gradients are sum(a grad L_w)/B and -sum(b grad L_l)/B (before any lambda)."""
+
+    winner: Tensor
+    loser: Tensor
+
+
+class ForwardProcess(Protocol):
+    """How images become noise, and what the model predicts."""
+
+    def sample_timesteps(self, uniform: Tensor) -> Tensor:
+        """Map uniform draws (B,) in [0, 1) to timesteps (B,)."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t of latents (N, C, h, w) under noise of the same shape at t (N,)."""
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the model should predict, (N, C, h, w), in its own prediction space."""
+
+
+class Backbone(Protocol):
+    """A text-to-image model: a trainable denoiser and the frozen parts around it."""
+
+    denoiser: nn.Module
+    process: ForwardProcess
+
+    def to(self, device: torch.device) -> None:
+        """Move the frozen parts; the denoiser moves with the module that trains it."""
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Latents (N, C, h, w) of pixels (N, 3, H, W) in [-1, 1]."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of N prompts: named tensors with N rows each."""
+
+    def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """Prediction (N, C, h, w) of `network`: the denoiser, or the reference's copy of it."""
+
+    def save(self, folder: Path) -> None:
+        """Write the model in its public on-disk format."""
+
+
+class ReferenceProvider(Protocol):
+    """Where the reference prediction comes from."""
+
+    def attach(self, denoiser: nn.Module) -> None:
+        """Take the policy as it is before training."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what the provider holds."""
+
+    def network(self, policy: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The network to run for the reference, inside the context only."""
+
+
+class Objective(Protocol):
+    """A preference objective. One with closed-form weights also has `weights(errors)`."""
+
+    def __call__(self, errors: PairErrors) -> ObjectiveOutput:
+        """Per-pair loss and logits."""
+
+
+class WeightedObjective(Objective, Protocol):
+    """An objective of the form loss(L_w, L_l)."""
+
+    def weights(self, errors: PairErrors) -> PairWeights:
+        """Detached derivatives (a, b) of the per-pair loss."""
+
+
+class Safeguard(Protocol):
+    """Scales the loser's gradient; forward values never change."""
+
+    def __call__(self, errors: PairErrors, weights: PairWeights | None) -> SafeguardOutput:
+        """Guarded errors and lambda."""
+
+
+class GradientRule(Protocol):
+    """Writes the gradients of one micro-batch. `needs_parts` asks for `LossParts`."""
+
+    needs_parts: bool
+
+    def backward(
+        self, loss: Tensor | LossParts, module: nn.Module, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        """Accumulate into `.grad` of the module's parameters."""
+
+
+class PairSource(Protocol):
+    """Ordered pairs without ties: `source[i]` is a pure function of i."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> PairRow: ...
+
+    def fingerprint(self) -> str:
+        """A hash that changes when any pair changes."""
+
+
+class Tuning(Protocol):
+    """Decides what of the denoiser is trained."""
+
+    def apply(self, denoiser: nn.Module) -> None:
+        """Change `denoiser` in place."""
+
+
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
