@@ -107,9 +107,7 @@ def _inner_products(
     return a.detach().float().clamp_min(0.0) * winner, b.detach().float() * inner
 
 
-def _pool(
-    winner: Tensor, inner: Tensor, scope: Scope, process_group: Any
-) -> tuple[Tensor, Tensor]:
+def _pool(winner: Tensor, inner: Tensor, scope: Scope, process_group: Any) -> tuple[Tensor, Tensor]:
     if scope == "pair":
         return winner, inner
     sums = torch.stack([winner.sum(), inner.sum()])

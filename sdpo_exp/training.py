@@ -143,7 +143,7 @@ class PreferenceModule(L.LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Hand the (already scaled) loss to the gradient rule."""
         del args, kwargs
-        optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer = self.trainer.optimizers[0]
         if self._step_loss is None or self._parts is None:
             self.gradient_rule.backward(loss, self, optimizer)
             return

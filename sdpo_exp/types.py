@@ -19,11 +19,11 @@ Conditioning: TypeAlias = Mapping[str, Tensor]
 
 
 class PairKey(NamedTuple):
-    """Where a pair stands in training: `index` into the source, at `position` of `epoch`."""
+    """Where a pair stands in training: row `row` of the source, at `position` of `epoch`."""
 
     epoch: int
     position: int
-    index: int
+    row: int
 
 
 class PairRow(NamedTuple):

@@ -18,9 +18,7 @@ class LambdaStatistics(WindowCallback):
     so that curves with the safeguard off and on compare.
     """
 
-    def on_window(
-        self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord
-    ) -> None:
+    def on_window(self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord) -> None:
         """Report statistics over the window, in one host read."""
         del trainer
         lambdas = window.lambda_safe.float()

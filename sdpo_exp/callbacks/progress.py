@@ -37,9 +37,7 @@ class StepProgress(WindowCallback):
                 dynamic_ncols=True,
             )
 
-    def on_window(
-        self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord
-    ) -> None:
+    def on_window(self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord) -> None:
         """Speak, on one rank."""
         del module
         text = numbers(window)

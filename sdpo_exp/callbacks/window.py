@@ -27,9 +27,9 @@ def gather_record(module: L.LightningModule, record: StepRecord) -> StepRecord:
     if module.trainer.world_size == 1:
         return record
     table = torch.stack([getattr(record, name).float() for name in _PER_PAIR])
-    ranks = module.all_gather(table)  # (world, fields, B)
+    ranks = torch.as_tensor(module.all_gather(table))  # (world, fields, B)
     rows = ranks.transpose(0, 1).flatten(1)
-    finite = module.all_gather(record.finite.float()).bool().all()
+    finite = torch.as_tensor(module.all_gather(record.finite.float())).bool().all()
     return StepRecord(**dict(zip(_PER_PAIR, rows, strict=True)), finite=finite)
 
 
@@ -70,8 +70,6 @@ class WindowCallback(Callback):
             assert isinstance(pl_module, PreferenceModule)
             self.on_window(trainer, pl_module, gather_record(pl_module, merge_records(records)))
 
-    def on_window(
-        self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord
-    ) -> None:
+    def on_window(self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord) -> None:
         """Called on every rank with all pairs of the optimiser step."""
         raise NotImplementedError

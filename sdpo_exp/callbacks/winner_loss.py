@@ -19,9 +19,7 @@ class WinnerLossTrajectory(WindowCallback):
     `ipo`) also get `pair/beyond_target`: the share whose gradient has turned round.
     """
 
-    def on_window(
-        self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord
-    ) -> None:
+    def on_window(self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord) -> None:
         """Report means over the window, in one host read."""
         values = trajectory(window)
         target = getattr(module.objective, "target_logit", None)

@@ -15,7 +15,7 @@ from sdpo_exp.config import conf_dir
 from sdpo_exp.config.cell_name import register_resolvers
 from sdpo_exp.config.check import check_config
 from sdpo_exp.config.command_line import rewrite_booleans
-from sdpo_exp.config.composition import compose_cell, expand_sweep, unswept
+from sdpo_exp.config.composition import compose_cell, expand_sweep, readable, unswept
 from sdpo_exp.errors import UserError
 
 
@@ -48,7 +48,8 @@ def preflight(config_name: str, arguments: list[str]) -> None:
     if flags.hydra_help or flags.shell_completion:
         return
     config_name = flags.config_name or config_name
-    problems: dict[str, None] = {}
+    flags.overrides, unreadable = readable(flags.overrides)
+    problems: dict[str, None] = dict.fromkeys(unreadable)
     cells = []
     for overrides in _cells(config_name, flags):
         composed = compose_cell(config_name, overrides, flags.config_dir)
@@ -66,16 +67,19 @@ def preflight(config_name: str, arguments: list[str]) -> None:
 
 
 def _cells(config_name: str, flags: Any) -> list[list[str]]:
+    single = unswept(flags.overrides)
     if not flags.multirun:
-        base = compose_cell(config_name, flags.overrides, flags.config_dir).config
+        base = compose_cell(config_name, single, flags.config_dir).config
         if base is None or str(base.hydra.mode) not in ("RunMode.MULTIRUN", "MULTIRUN"):
+            if single != flags.overrides:
+                swept = " ".join(line for line in flags.overrides if line not in single)
+                raise UserError(f"{swept}: several values make a sweep; add -m to run it")
             return [flags.overrides]
     if any(line.lstrip("+").startswith("run_dir=") for line in flags.overrides):
         raise UserError(
             "run_dir cannot be set for a sweep: its cells would share one folder. "
             "Set name=<name>; the cells go to outputs/<name>/<cell>/<time>/."
         )
-    single = unswept(flags.overrides)
     base = compose_cell(config_name, single, flags.config_dir).config
     sweeper = base.hydra.sweeper if base is not None else {}
     if "BasicSweeper" not in str(sweeper.get("_target_", "BasicSweeper")):

@@ -124,6 +124,8 @@ def _prepare_torch(config: DictConfig) -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*LeafSpec.* is deprecated.*",
+        # Ours is: step k's pairs depend on k alone (data/sampler.py).
+        ".*your dataloader is not resumable.*",
     ):
         warnings.filterwarnings("ignore", message=harmless)
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -140,7 +142,7 @@ def _close_loggers() -> None:
 
 def _report(folder: Path, status: str, seconds: float) -> None:
     """Plots, summary and the last words; on rank 0, which alone has the metrics."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     if getattr(rank_zero_only, "rank", 0) != 0:
         return

@@ -63,11 +63,21 @@ def _check_values(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Ite
         if key not in node:
             continue
         where = f"{path}.{key}" if path else key
+        if path and _repeats_checked_key(node, key):
+            continue
         value, problem = _resolve(node, key)
         if problem is None and not _is_built(value):
             problem = type_problem(value, annotation) if annotation is not UNKNOWN else None
         if problem:
             yield f"{where}: {problem}"
+
+
+def _repeats_checked_key(node: DictConfig, key: str) -> bool:
+    """Whether the value is just `${lr}` or `${recipe.mu}`: told once, where it is set."""
+    if not OmegaConf.is_interpolation(node, key):
+        return False
+    source = str(node._get_node(key)._value()).removeprefix("${").removesuffix("}")  # type: ignore[union-attr]
+    return source in ROOT_KEYS or source.removeprefix("recipe.") in RECIPE_KEYS
 
 
 def _resolve(node: DictConfig, key: str) -> tuple[Any, str | None]:
@@ -139,7 +149,7 @@ def _weighted_needs_weights(config: DictConfig) -> str | None:
     if not target.startswith("sdpo_exp.") or "weights" in read_signature(target).methods:
         return None
     return (
-        f"safeguard.weighted=true: {target} has no closed-form pair weights. "
+        f"safeguard.weighted=true: {target.rpartition('.')[2]} has no closed-form pair weights. "
         "Use safeguard=on or safeguard=pair with it."
     )
 

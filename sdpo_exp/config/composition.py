@@ -11,13 +11,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.check import close_matches
-from sdpo_exp.errors import UserError
 
 _MISTAKES = (HydraException, OmegaConfBaseException)
 
@@ -59,10 +58,22 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
         return compose(config_name, overrides, return_hydra_config=True)
 
 
+def readable(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides that Hydra's grammar accepts, and a problem for each of the others."""
+    accepted, problems = [], []
+    for line in overrides:
+        try:
+            OverridesParser.create().parse_override(line)
+            accepted.append(line)
+        except HydraException as error:
+            problems.append(f"{line}: cannot be read as key=value. {_first_line(error)}")
+    return accepted, problems
+
+
 def unswept(overrides: list[str]) -> list[str]:
     """The overrides that all cells of a sweep share."""
-    parsed = _parse(overrides)
-    return [line for line, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    parser = OverridesParser.create()
+    return [line for line in overrides if not parser.parse_override(line).is_sweep_override()]
 
 
 def expand_sweep(overrides: list[str], params: dict[str, str]) -> Iterator[list[str]]:
@@ -75,7 +86,7 @@ def expand_sweep(overrides: list[str], params: dict[str, str]) -> Iterator[list[
     given = {override.split("=", 1)[0] for override in overrides}
     extra = [f"{key}={value}" for key, value in params.items() if key not in given]
     axes = []
-    for override in _parse([*overrides, *extra]):
+    for override in OverridesParser.create().parse_overrides([*overrides, *extra]):
         if override.is_sweep_override():
             key = override.get_key_element()
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -84,23 +95,14 @@ def expand_sweep(overrides: list[str], params: dict[str, str]) -> Iterator[list[
     return (list(cell) for cell in itertools.product(*axes))
 
 
-def _parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise UserError(f"{error.override}: cannot be read. {_first_line(error)}") from None
-
-
 def _culprit(error: Exception, overrides: list[str]) -> str | None:
     """The override that an error of Hydra's is about."""
-    if isinstance(error, OverrideParseException):
-        return error.override if error.override in overrides else None
     text = f"{error} {error.__cause__ or ''}"
     parser = OverridesParser.create()
     for line in reversed(overrides):
         override = parser.parse_override(line)
-        names = (override.key_or_group, f"{override.key_or_group}/{override.value()}")
-        if any(f"'{name}'" in text for name in names):
+        key = override.key_or_group
+        if f"'{key}'" in text or f"'{key}/" in text:
             return line
     return None
 
@@ -112,14 +114,12 @@ def _explain(
     overrides: list[str],
     config_dir: str | None,
 ) -> str:
-    if isinstance(error, OverrideParseException):
-        return f"{culprit}: cannot be read. {_first_line(error)}"
     override = OverridesParser.create().parse_override(culprit)
     key = override.key_or_group
     if isinstance(error, MissingConfigException):
-        known = _options(key, config_dir)
-        return f"{culprit}: no such choice{_nearest(str(override.value()), known)}"
-    if "Could not override" not in str(error):
+        missing = str(error).split(f"'{key}/")[-1].split("'")[0]
+        return f"{culprit}: no such choice{_nearest(missing, _options(key, config_dir))}"
+    if f"Could not override '{key}'" not in str(error):
         return f"{culprit}: {_first_line(error)}"
     others = [line for line in overrides if line != culprit]
     base = compose_cell(config_name, others, config_dir).config
@@ -160,7 +160,9 @@ def _has_key(group: str, option: str, leaf: str) -> bool:
     if not isinstance(config, DictConfig):
         return False
     parents = [p for p in config.get("defaults", []) if isinstance(p, str)]
-    inherits = any(p != option and p in _options(group) and _has_key(group, p, leaf) for p in parents)
+    inherits = any(
+        p != option and p in _options(group) and _has_key(group, p, leaf) for p in parents
+    )
     return leaf in config or inherits
 
 

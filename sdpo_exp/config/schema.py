@@ -52,5 +52,7 @@ def type_problem(value: Any, annotation: Any) -> str | None:
         first = error.errors()[0]
         where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
         message = str(first["msg"]).replace("Input should be", "must be")
+        if first["type"] == "string_pattern_mismatch":
+            message = "must be a plain folder name of letters, digits, '.', '_' and '-'"
         return f"{where + ' ' if where else ''}{message}, got {value!r}"
     return None

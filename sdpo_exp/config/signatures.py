@@ -134,13 +134,31 @@ def _evaluate(annotation: ast.expr | None, tree: ast.Module) -> Any:
     """The annotation as an object: names of `typing`, of `bounds`, and the file's own aliases."""
     if annotation is None:
         return UNKNOWN
+    return _try_eval(annotation, _names_of(tree))
+
+
+def _names_of(tree: ast.Module) -> dict[str, Any]:
+    """What annotations of a file may use: its own aliases, and those it imports from us."""
     names = dict(_NAMES)
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            alias = _try_eval(node.value, names)
-            if alias is not UNKNOWN:
-                names[node.targets[0].id] = alias
-    return _try_eval(annotation, names)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp."):
+            source = _aliases(_parse(str(node.module), str(node.module)))
+            imported = {alias.asname or alias.name: alias.name for alias in node.names}
+            names |= {ours: source[theirs] for ours, theirs in imported.items() if theirs in source}
+    return names | _aliases(tree, names)
+
+
+def _aliases(tree: ast.Module, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Module-level assignments that evaluate without an import, such as `Scope = Literal[...]`."""
+    names = dict(names or _NAMES)
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            value = _try_eval(node.value, names | found)
+            if isinstance(target, ast.Name) and value is not UNKNOWN:
+                found[target.id] = value
+    return found
 
 
 def _try_eval(expression: ast.expr, names: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ class KeyedPairs(Dataset[tuple[PairRow, PairKey]]):
         return len(self.source)
 
     def __getitem__(self, key: PairKey) -> tuple[PairRow, PairKey]:
-        row = self.source[key.index]
+        row = self.source[key.row]
         if self.prompt_dropout:
             draw = draw_uniform(self.seed, [key], Stream.PROMPT_DROPOUT)
             if float(draw) < self.prompt_dropout:

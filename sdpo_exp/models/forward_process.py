@@ -80,4 +80,5 @@ class FlowProcess:
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """float32 velocity n - x; it differs between winner and loser."""
+        del t
         return noise.float() - latents.float()

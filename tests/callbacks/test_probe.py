@@ -1,0 +1,77 @@
+"""The probe asks the same questions at every visit, in every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdpo_exp.callbacks.probe import FixedProbe
+from sdpo_exp.errors import UserError
+from sdpo_exp.types import PairErrors
+from tests.harness import Recorder, small_data, small_module, small_trainer
+
+TIMES = (0.2, 0.6)
+
+
+def visits(folder: Path, *, module: Any = None, micro_batch: int = 4, **probe: Any) -> Recorder:
+    recorder = Recorder()
+    options = {"pairs": 10, "times": TIMES, "every_n_steps": 2, **probe}
+    trainer = small_trainer(folder, [FixedProbe(**options), recorder], max_steps=5)
+    trainer.fit(module or small_module(), datamodule=small_data(micro_batch=micro_batch))
+    return recorder
+
+
+def test_it_visits_before_training_at_due_steps_and_at_the_end(tmp_path: Path) -> None:
+    rows = visits(tmp_path).rows
+    assert [step for step, row in rows if "probe/margin" in row] == [0, 2, 4, 5]
+
+
+def test_before_training_policy_and_reference_agree(tmp_path: Path) -> None:
+    first = visits(tmp_path).rows[0][1]
+    assert first["probe/winner_minus_ref"] == first["probe/margin"] == 0.0
+    assert first["probe/implicit_accuracy"] == 0.5
+
+
+def test_the_run_s_seed_does_not_change_the_questions(tmp_path: Path) -> None:
+    first = visits(tmp_path).rows[0][1]
+    other = visits(tmp_path, module=small_module(seed=7)).rows[0][1]
+    assert first == other
+    noise = visits(tmp_path, seed=1).rows[0][1]
+    assert noise["probe/winner_error"] != first["probe/winner_error"]
+
+
+def test_the_micro_batch_does_not_change_the_answers(tmp_path: Path) -> None:
+    first, last = visits(tmp_path).rows[0][1], visits(tmp_path, micro_batch=8).rows[0][1]
+    for name, value in first.items():
+        assert last[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_the_answers_are_errors_of_the_held_out_pairs(tmp_path: Path) -> None:
+    module, data = small_module(), small_data(micro_batch=10)
+    (batch,) = data.held_out(10)
+    by_bin = []
+    for time in TIMES:
+        noisy, cond = module.noise_batch(batch, torch.full((10,), time), 0)
+        assert noisy.t.tolist() == [int(time * 1000)] * 20
+        pred = module.predict_policy(noisy, cond)
+        by_bin.append(PairErrors.from_predictions(pred.detach(), pred, noisy.target).winner.mean())
+    row = visits(tmp_path).rows[0][1]
+    for time, expected in zip(TIMES, by_bin, strict=True):
+        assert row[f"probe/t{time:g}/winner_error"] == pytest.approx(float(expected), abs=1e-6)
+    assert row["probe/winner_error"] == pytest.approx(float(sum(by_bin)) / 2, abs=1e-6)
+
+
+def test_training_is_not_disturbed(tmp_path: Path) -> None:
+    quiet, probed = small_module(), small_module()
+    small_trainer(tmp_path, max_steps=5).fit(quiet, datamodule=small_data())
+    visits(tmp_path, module=probed)
+    for ours, theirs in zip(quiet.policy.parameters(), probed.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_too_few_held_out_pairs_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"asks for 99 held-out pairs, the data has 16"):
+        visits(tmp_path, pairs=99)
