@@ -16,24 +16,26 @@ from torch import Tensor
 
 from sdpo_exp.bounds import NonNegativeInt
 from sdpo_exp.gradient_rules import PlainBackward
+from sdpo_exp.protocols import (
+    Backbone,
+    GradientRule,
+    Objective,
+    OptimizerFactory,
+    ReferenceProvider,
+    Safeguard,
+    Tuning,
+)
 from sdpo_exp.randomness import Stream, draw_noise, draw_uniform
 from sdpo_exp.types import (
-    Backbone,
     Conditioning,
-    GradientRule,
     LossParts,
     NoisyPair,
-    Objective,
     ObjectiveOutput,
-    OptimizerFactory,
     PairBatch,
     PairErrors,
     PairWeights,
-    ReferenceProvider,
-    Safeguard,
     SafeguardOutput,
     StepRecord,
-    Tuning,
 )
 
 

@@ -1,4 +1,4 @@
-"""What travels between the rooms: records, and the protocols that the rooms meet through.
+"""What travels between the rooms. `protocols` says what the rooms look like to each other.
 
 Shapes: B pairs, C x h x w latents, H x W pixels. A pair batch is stacked on axis 0 with the
 winners first: rows `[winner_0 .. winner_{B-1}, loser_0 .. loser_{B-1}]`.
@@ -7,10 +7,8 @@ winners first: rows `[winner_0 .. winner_{B-1}, loser_0 .. loser_{B-1}]`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -202,104 +200,3 @@ class LossParts(NamedTuple):
 
     winner: Tensor
     loser: Tensor
-
-
-class ForwardProcess(Protocol):
-    """How images become noise, and what the model predicts."""
-
-    def sample_timesteps(self, uniform: Tensor) -> Tensor:
-        """Map uniform draws (B,) in [0, 1) to timesteps (B,)."""
-
-    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t of latents (N, C, h, w) under noise of the same shape at t (N,)."""
-
-    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the model should predict, (N, C, h, w), in its own prediction space."""
-
-
-class Backbone(Protocol):
-    """A text-to-image model: a trainable denoiser and the frozen parts around it."""
-
-    denoiser: nn.Module
-    process: ForwardProcess
-
-    def to(self, device: torch.device) -> None:
-        """Move the frozen parts; the denoiser moves with the module that trains it."""
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Latents (N, C, h, w) of pixels (N, 3, H, W) in [-1, 1]."""
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of N prompts: named tensors with N rows each."""
-
-    def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """Prediction (N, C, h, w) of `network`: the denoiser, or the reference's copy of it."""
-
-    def save(self, folder: Path) -> None:
-        """Write the model in its public on-disk format."""
-
-
-class ReferenceProvider(Protocol):
-    """Where the reference prediction comes from."""
-
-    def attach(self, denoiser: nn.Module) -> None:
-        """Take the policy as it is before training."""
-
-    def to(self, device: torch.device) -> None:
-        """Move what the provider holds."""
-
-    def network(self, policy: nn.Module) -> AbstractContextManager[nn.Module]:
-        """The network to run for the reference, inside the context only."""
-
-
-class Objective(Protocol):
-    """A preference objective. One with closed-form weights also has `weights(errors)`."""
-
-    def __call__(self, errors: PairErrors) -> ObjectiveOutput:
-        """Per-pair loss and logits."""
-
-
-class WeightedObjective(Objective, Protocol):
-    """An objective of the form loss(L_w, L_l)."""
-
-    def weights(self, errors: PairErrors) -> PairWeights:
-        """Detached derivatives (a, b) of the per-pair loss."""
-
-
-class Safeguard(Protocol):
-    """Scales the loser's gradient; forward values never change."""
-
-    def __call__(self, errors: PairErrors, weights: PairWeights | None) -> SafeguardOutput:
-        """Guarded errors and lambda."""
-
-
-class GradientRule(Protocol):
-    """Writes the gradients of one micro-batch. `needs_parts` asks for `LossParts`."""
-
-    needs_parts: bool
-
-    def backward(
-        self, loss: Tensor | LossParts, module: nn.Module, optimizer: torch.optim.Optimizer | None
-    ) -> None:
-        """Accumulate into `.grad` of the module's parameters."""
-
-
-class PairSource(Protocol):
-    """Ordered pairs without ties: `source[i]` is a pure function of i."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> PairRow: ...
-
-    def fingerprint(self) -> str:
-        """A hash that changes when any pair changes."""
-
-
-class Tuning(Protocol):
-    """Decides what of the denoiser is trained."""
-
-    def apply(self, denoiser: nn.Module) -> None:
-        """Change `denoiser` in place."""
-
-
-OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -9,22 +9,32 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.cell_name import register_resolvers
-from sdpo_exp.config.check import check_config
 from sdpo_exp.config.command_line import rewrite_booleans
 from sdpo_exp.config.composition import compose_cell, expand_sweep, readable, unswept
 from sdpo_exp.errors import UserError
 
+Check = Callable[[DictConfig], list[str]]
 
-def run_command(config_name: str, body: Callable[[DictConfig], Any]) -> None:
-    """Check `sys.argv`, then let Hydra run `body` once, or once per cell of a sweep."""
+
+def run_command(
+    config_name: str, body: Callable[[DictConfig], Any], check: Check, late_check: Check
+) -> None:
+    """Check `sys.argv`, then let Hydra run `body` once, or once per cell of a sweep.
+
+    Args:
+        config_name: primary config in `conf/`.
+        body: runs one composed config.
+        check: problems that need no heavy import; runs for every look at the config too.
+        late_check: problems that do; runs only before `body`.
+    """
     rewrite_booleans(sys.argv)
     register_resolvers()
     try:
-        preflight(config_name, sys.argv[1:])
+        preflight(config_name, sys.argv[1:], check, late_check)
     except UserError as error:
         sys.exit(f"{error}")
 
@@ -38,7 +48,7 @@ def run_command(config_name: str, body: Callable[[DictConfig], Any]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
 
 
-def preflight(config_name: str, arguments: list[str]) -> None:
+def preflight(config_name: str, arguments: list[str], check: Check, late_check: Check) -> None:
     """Compose and check every cell of a command line before anything is built or written.
 
     Raises:
@@ -55,11 +65,11 @@ def preflight(config_name: str, arguments: list[str]) -> None:
         composed = compose_cell(config_name, overrides, flags.config_dir)
         found = composed.problems
         if composed.config is not None:
-            found = found + check_config(composed.config)
+            found = found + check(composed.config)
             cells.append(composed.config)
         problems |= dict.fromkeys(found)
     if not problems and not (flags.cfg or flags.info or flags.help):
-        problems = dict.fromkeys(_stage_two(cells))
+        problems = dict.fromkeys(problem for cell in cells for problem in late_check(cell))
     if problems:
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -85,16 +95,6 @@ def _cells(config_name: str, flags: Any) -> list[list[str]]:
     if "BasicSweeper" not in str(sweeper.get("_target_", "BasicSweeper")):
         return [single]
     return list(expand_sweep(flags.overrides, dict(sweeper.get("params") or {})))
-
-
-def _stage_two(cells: list[DictConfig]) -> list[str]:
-    from sdpo_exp.config.third_party import check_third_party
-
-    distinct: dict[str, DictConfig] = {}
-    for cell in cells:
-        nodes = OmegaConf.masked_copy(cell, ["optimizer", "trainer", "logger", "callbacks"])
-        distinct.setdefault(OmegaConf.to_yaml(nodes), cell)
-    return [problem for cell in distinct.values() for problem in check_third_party(cell)]
 
 
 def settle_run_dir(config: DictConfig, folder: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.cli.command import run_command, settle_run_dir
+from sdpo_exp.config.check import check_config
 from sdpo_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Entry point of `python -m sdpo_exp` and of the `sdpo_exp` script."""
-    run_command("train", train)
+    run_command("train", train, check_config, _check_third_party)
+
+
+def _check_third_party(config: DictConfig) -> list[str]:
+    from sdpo_exp.config.third_party import check_third_party
+
+    return check_third_party(config)
 
 
 def train(config: DictConfig) -> None:
@@ -85,14 +92,28 @@ def find_checkpoint(path: Path) -> Path:
     """The checkpoint that `resume=path` means: a file, or the newest one of a run's folder.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or the file is broken or something else.
     """
     if path.is_file():
-        return path
+        return _readable_checkpoint(path)
     found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise UserError(f"resume={path}: no checkpoint in {path / 'checkpoints'}")
-    return found[-1]
+    return _readable_checkpoint(found[-1])
+
+
+def _readable_checkpoint(path: Path) -> Path:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        complete = {"state_dict", "loops", "global_step"} <= set(content)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
+    if not complete:
+        raise UserError(f"resume={path}: not a training checkpoint of this package")
+    return path
 
 
 def _say_recipe(config: DictConfig) -> None:
@@ -137,7 +158,7 @@ def _close_loggers() -> None:
 
     wandb: Any = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def _report(folder: Path, status: str, seconds: float) -> None:

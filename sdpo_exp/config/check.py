@@ -37,10 +37,20 @@ def check_config(config: DictConfig) -> list[str]:
             problems += _check_node(node, group)
         elif node is None:
             problems.append(f"{group}: no choice made; give {group}=<choice>")
-    problems += _check_keys(config.recipe, "recipe", RECIPE_KEYS) if "recipe" in config else []
+    problems += [f"recipe.{problem}" for problem in check_keys(config.recipe, RECIPE_KEYS)]
     if not problems:
         problems += [problem for rule in _RULES if (problem := rule(config))]
     return problems
+
+
+def check_keys(config: DictConfig, schema: Mapping[str, Any]) -> list[str]:
+    """Problems of a flat configuration: unknown keys, types and ranges."""
+    problems = [
+        f"{key}: unknown key{close_matches(str(key), schema)}"
+        for key in config
+        if key not in schema and key != "hydra"
+    ]
+    return problems + list(_check_values(config, "", schema))
 
 
 def _check_root(config: DictConfig) -> Iterator[str]:
@@ -51,19 +61,12 @@ def _check_root(config: DictConfig) -> Iterator[str]:
     yield from _check_values(config, "", ROOT_KEYS)
 
 
-def _check_keys(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    for key in node:
-        if key not in schema:
-            yield f"{path}.{key}: unknown key{close_matches(str(key), schema)}"
-    yield from _check_values(node, path, schema)
-
-
 def _check_values(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Iterator[str]:
     for key, annotation in schema.items():
         if key not in node:
             continue
         where = f"{path}.{key}" if path else key
-        if path and _repeats_checked_key(node, key):
+        if _repeats_checked_key(node, key):
             continue
         value, problem = _resolve(node, key)
         if problem is None and not _is_built(value):

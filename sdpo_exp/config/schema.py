@@ -35,6 +35,13 @@ ROOT_KEYS: dict[str, Any] = {
     "warmup_steps": NonNegativeInt,
 }
 
+PRETRAIN_KEYS: dict[str, Any] = {
+    "folder": str,
+    "steps": PositiveInt,
+    "seed": NonNegativeInt,
+    "torch_threads": PositiveInt,
+}
+
 RECIPE_KEYS: dict[str, Any] = {
     "source": str | None,
     "note": str | None,

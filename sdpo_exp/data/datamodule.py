@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt, UnitInterval
 from sdpo_exp.data.sampler import BatchLayout, StepSampler
 from sdpo_exp.errors import UserError
+from sdpo_exp.protocols import PairSource
 from sdpo_exp.randomness import Stream, draw_uniform
-from sdpo_exp.types import PairBatch, PairKey, PairRow, PairSource
+from sdpo_exp.types import PairBatch, PairKey, PairRow
 
 
 class KeyedPairs(Dataset[tuple[PairRow, PairKey]]):

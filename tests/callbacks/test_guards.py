@@ -84,7 +84,7 @@ def test_non_finite_gradients_stop_the_run_before_errors_show_it(tmp_path: Path)
             if trainer.global_step == 2:
                 next(pl_module.policy.parameters()).grad.fill_(float("inf"))
 
-    with pytest.raises(UserError, match="step 3.*not finite"):
+    with pytest.raises(UserError, match=r"step 3.*not finite"):
         fit(tmp_path, DivergenceGuard(every_n_steps=1), Break())
 
 

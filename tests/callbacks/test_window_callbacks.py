@@ -35,8 +35,14 @@ def test_the_trajectory_is_recomputed_over_four_micro_batches(tmp_path: Path) ->
     recorder = run(tmp_path, WinnerLossTrajectory())
     assert [step for step, _ in recorder.rows] == [1, 2, 3]
     for step, row in recorder.rows:
-        winner, ref_w = window(recorder, step, "winner_error"), window(recorder, step, "winner_ref_error")
-        loser, ref_l = window(recorder, step, "loser_error"), window(recorder, step, "loser_ref_error")
+        winner, ref_w = (
+            window(recorder, step, "winner_error"),
+            window(recorder, step, "winner_ref_error"),
+        )
+        loser, ref_l = (
+            window(recorder, step, "loser_error"),
+            window(recorder, step, "loser_ref_error"),
+        )
         delta = (winner - ref_w) - (loser - ref_l)
         expected = {
             "train/loss": window(recorder, step, "loss").mean(),
@@ -45,7 +51,8 @@ def test_the_trajectory_is_recomputed_over_four_micro_batches(tmp_path: Path) ->
             "pair/winner_minus_ref": (winner - ref_w).mean(),
             "pair/loser_minus_ref": (loser - ref_l).mean(),
             "pair/margin": -delta.mean(),
-            "pair/implicit_accuracy": (delta < 0).float().mean() + 0.5 * (delta == 0).float().mean(),
+            "pair/implicit_accuracy": (delta < 0).float().mean()
+            + 0.5 * (delta == 0).float().mean(),
         }
         for name, value in expected.items():
             assert row[name] == pytest.approx(float(value), abs=1e-6), name

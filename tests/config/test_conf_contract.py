@@ -162,4 +162,8 @@ def test_an_optimizer_moves_at_the_configured_rate(name: str) -> None:
 
 def test_adafactor_is_the_published_one() -> None:
     config = composed("optimizer=adafactor").optimizer
-    assert (config.relative_step, config.scale_parameter, config.clip_threshold) == (False, False, 1.0)
+    assert (config.relative_step, config.scale_parameter, config.clip_threshold) == (
+        False,
+        False,
+        1.0,
+    )

@@ -110,7 +110,9 @@ def test_the_end_of_a_run_can_be_continued(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 3}, {"effective_batch": 4}, {"train": "other"}], ids=lambda c: next(iter(c))
+    "changes",
+    [{"seed": 3}, {"effective_batch": 4}, {"train": "other"}],
+    ids=lambda c: next(iter(c)),
 )
 def test_resuming_another_stream_of_pairs_is_refused(tmp_path: Path, changes: Any) -> None:
     from tests.harness import RandomPairs

@@ -1,0 +1,49 @@
+"""Run real command lines in a folder of their own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ("torch", "lightning", "diffusers", "transformers")
+# Size limits and nothing else; they keep a run at a few seconds.
+SMALL = ("max_steps=2", "callbacks.probe.pairs=4", "callbacks.probe.times=[0.5]")
+
+_WATCHED = f"""
+import atexit, sys
+atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
+from sdpo_exp.cli.train import main
+main()
+"""
+
+
+def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.CompletedProcess[str]:
+    """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded."""
+    start = ["-c", _WATCHED] if watch else ["-m", "sdpo_exp"]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": root}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, *start, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def run_folders(folder: Path, name: str = "run") -> list[Path]:
+    """The runs below outputs/<name>/, by cell name."""
+    return sorted(p.parent for p in (folder / "outputs" / name).glob("*/*/config.yaml"))
+
+
+def metric_rows(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without what a clock decides."""
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
