@@ -4,13 +4,14 @@ A range is written once, in the signature of the thing that is configured; `conf
 reads it there. Free of heavy imports, because the check runs before torch is imported.
 """
 
+import math
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0), Lt(math.inf)]
+NonNegativeFloat = Annotated[float, Ge(0), Lt(math.inf)]
 UnitInterval = Annotated[float, Ge(0), Le(1)]
 HalfOpenUnit = Annotated[float, Ge(0), Lt(1)]

@@ -1,7 +1,9 @@
 """Random numbers of a pair, from (seed, epoch, position) and nothing else.
 
 Not from rank, worker, micro-batch or device: any batch layout then trains on the same numbers,
-and a resumed run continues with the ones it would have had.
+and a resumed run continues with the ones it would have had. Drawn on the CPU by a counter-based
+generator with a 128-bit key; torch's own CPU generator keeps only 32 bits of a seed, so among
+70,000 pairs two would be likely to share their noise.
 """
 
 from __future__ import annotations
@@ -24,27 +26,24 @@ class Stream(IntEnum):
     PROMPT_DROPOUT = 2
 
 
-def pair_seed(seed: int, epoch: int, position: int, stream: Stream) -> int:
-    """63-bit seed of one stream of the pair at `position` of `epoch`."""
-    state = np.random.SeedSequence([seed, epoch, position, stream]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
-def pair_generator(seed: int, epoch: int, position: int, stream: Stream) -> torch.Generator:
-    """CPU generator of one stream; CPU, so that a GPU run draws the same numbers."""
-    return torch.Generator().manual_seed(pair_seed(seed, epoch, position, stream))
+def pair_generator(seed: int, key: PairKey, stream: Stream) -> np.random.Generator:
+    """Generator of one stream of the pair at `key.position` of `key.epoch`."""
+    entropy = np.random.SeedSequence([seed, key.epoch, key.position, stream])
+    return np.random.Generator(np.random.Philox(entropy))
 
 
 def draw_noise(seed: int, keys: Sequence[PairKey], shape: Sequence[int]) -> Tensor:
-    """Standard normal (B, *shape), one draw per pair."""
-    rows = [pair_generator(seed, key.epoch, key.position, Stream.NOISE) for key in keys]
-    return torch.stack([torch.randn(shape, generator=generator) for generator in rows])
+    """Standard normal float32 (B, *shape), one draw per pair."""
+    generators = (pair_generator(seed, key, Stream.NOISE) for key in keys)
+    rows = [g.standard_normal(tuple(shape), dtype=np.float32) for g in generators]
+    return torch.from_numpy(np.stack(rows))
 
 
 def draw_uniform(seed: int, keys: Sequence[PairKey], stream: Stream) -> Tensor:
-    """Uniform (B,) in [0, 1), one draw per pair."""
-    rows = [pair_generator(seed, key.epoch, key.position, stream) for key in keys]
-    return torch.stack([torch.rand((), generator=generator) for generator in rows])
+    """Uniform float32 (B,) in [0, 1), one draw per pair."""
+    generators = (pair_generator(seed, key, stream) for key in keys)
+    draws = [g.random(dtype=np.float32) for g in generators]
+    return torch.from_numpy(np.array(draws, dtype=np.float32))
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:

@@ -15,6 +15,7 @@ Works on any `PairErrors`, in anybody's loop; nothing here reads a value back to
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -82,8 +83,8 @@ def no_safeguard(errors: PairErrors) -> tuple[PairErrors, Tensor]:
 
 def constant_weight(errors: PairErrors, weight: float) -> tuple[PairErrors, Tensor]:
     """The control: one constant `weight` >= 0 on every loser's gradient, and it as (B,)."""
-    if not weight >= 0:
-        raise ValueError(f"weight must be >= 0, got {weight}")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight must be a finite number >= 0, got {weight}")
     lambda_safe = torch.full_like(errors.winner, weight)
     return scale_loser_gradient(errors, lambda_safe), lambda_safe
 

@@ -33,12 +33,16 @@ def target_logit(alpha: float) -> float:
 
 
 def dmpo_loss(errors: PairErrors, *, beta: float, alpha: float = 0.0) -> ObjectiveOutput:
-    """Per-pair reverse KL (B,), through log-sigmoids so that large |u| stays exact."""
+    """Per-pair reverse KL (B,), exact in value and gradient at any |u|.
+
+    With log p - log(1-p) = u the KL is log(1-p) - log(1-q) + p (u - u*), or its mirror image;
+    taking the one whose p (or 1-p) is small keeps 1 - sigmoid(|u|) out of the float32 gradient.
+    """
     logits = implicit_logits(errors, beta=beta)
-    label = _label(alpha)
-    preferred = torch.sigmoid(logits) * (logsigmoid(logits) - math.log(label))
-    rejected = torch.sigmoid(-logits) * (logsigmoid(-logits) - math.log1p(-label))
-    return ObjectiveOutput(loss=preferred + rejected, logits=logits)
+    label, ahead = _label(alpha), logits - target_logit(alpha)
+    misranked = logsigmoid(-logits) - math.log1p(-label) + torch.sigmoid(logits) * ahead
+    ranked = logsigmoid(logits) - math.log(label) - torch.sigmoid(-logits) * ahead
+    return ObjectiveOutput(loss=torch.where(logits < 0, misranked, ranked), logits=logits)
 
 
 def dmpo_weights(errors: PairErrors, *, beta: float, alpha: float = 0.0) -> PairWeights:

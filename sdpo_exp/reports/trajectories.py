@@ -54,8 +54,8 @@ def _accuracy(axis: Axes, metrics: dict[str, Series]) -> None:
 
 def _lambda(axis: Axes, metrics: dict[str, Series]) -> None:
     axis.set_title("safeguard: lambda", fontsize=10)
+    _smooth(axis, metrics, "safeguard/lambda_would_be", "#999999", "by the recipe's rule, mean")
     _smooth(axis, metrics, "safeguard/lambda_mean", _OTHER, "applied, mean")
-    _smooth(axis, metrics, "safeguard/lambda_would_be", "#999999", "would be, mean")
     low, high = metrics.get("safeguard/lambda_p10"), metrics.get("safeguard/lambda_p90")
     if low is not None and high is not None and len(low.steps):
         axis.fill_between(low.steps, low.values, high.values, color=_OTHER, alpha=0.15, lw=0)
