@@ -127,12 +127,6 @@ def test_the_smoke_experiment(tmp_path: Path) -> None:
     assert OmegaConf.load(folder / "config.yaml").callbacks.probe.every_n_steps == 3
 
 
-def test_the_sweep_experiment_is_the_six_cells(tmp_path: Path) -> None:
-    limits = ("max_steps=1", "callbacks=[winner_loss]")
-    ok(tmp_path, "experiment=sweep_objective_safeguard", *limits)
-    assert len(run_folders(tmp_path, "sweep_objective_safeguard")) == 6
-
-
 def test_precision_optimizer_checkpointing_and_micro_batches(tmp_path: Path) -> None:
     options = ("optimizer=adafactor", "tuning.gradient_checkpointing=true", "data.micro_batch=4")
     ok(tmp_path, *SMALL, "trainer.precision=bf16-mixed", *options)

@@ -1,0 +1,93 @@
+"""Every command and every code block in README and docs runs, with size limits added."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import SMALL, run, run_folders
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKE_TARGETS = {"run", "test"}  # continuous integration runs these two themselves
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for body in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL):
+            found.append((page.name, body))
+    return found
+
+
+def commands() -> list[str]:
+    lines = [
+        line.split("  #")[0].strip() for _, body in blocks("bash") for line in body.splitlines()
+    ]
+    return sorted({line for line in lines if line})
+
+
+PYTHON = [
+    line
+    for line in commands()
+    if line.startswith("python -m sdpo_exp ") or line.endswith("sdpo_exp")
+]
+
+
+def test_no_command_escapes_these_tests() -> None:
+    rest = set(commands()) - set(PYTHON)
+    assert rest == {f"make {target}" for target in MAKE_TARGETS}
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in MAKE_TARGETS)
+    assert len(PYTHON) >= 14
+
+
+@pytest.mark.parametrize("command", PYTHON)
+def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
+    arguments = shlex.split(command)[3:]
+    if not {"--help", "--cfg", "--info"} & set(arguments):
+        arguments = [a for a in arguments if not a.startswith("max_steps=")]
+        arguments += [*SMALL, "callbacks.probe.every_n_steps=2"]
+    for i, argument in enumerate(arguments):
+        if argument == "resume=outputs/run/CELL/TIME":
+            assert run(tmp_path, *SMALL).returncode == 0
+            arguments[i] = f"resume={run_folders(tmp_path)[0]}"
+            arguments += ["max_steps=3"]
+            arguments.remove("max_steps=2")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda v: v[:20])
+def test_a_documented_code_block_runs(page: str, code: str) -> None:
+    names: dict[str, object] = {}
+    exec(compile(code, page, "exec"), names)
+    assert 0 <= float(names["lambda_safe"].min()) <= 1  # type: ignore[attr-defined]
+    assert names["pred"].grad is not None  # type: ignore[attr-defined]
+
+
+def test_the_mistakes_shown_are_the_mistakes_told(tmp_path: Path) -> None:
+    (shown,) = [body for name, body in blocks("text") if name == "README.md" and "mistakes" in body]
+    first, *rest = shown.strip().splitlines()
+    done = run(tmp_path, *shlex.split(first)[4:])
+    assert done.stderr.strip().splitlines() == rest
+
+
+def test_links_between_pages_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_functions_and_tests_named_by_the_method_page_exist() -> None:
+    page = (ROOT / "docs" / "method.md").read_text()
+    for path in re.findall(r"`(tests/[\w/]+\.py)`", page):
+        assert (ROOT / path).is_file(), path
+    import importlib
+
+    for dotted in ("types.PairErrors", "objectives.dpo", "objectives.dmpo", "objectives.dspo"):
+        assert dotted in page
+        importlib.import_module("sdpo_exp." + dotted.removesuffix(".PairErrors"))
