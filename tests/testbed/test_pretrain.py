@@ -1,0 +1,75 @@
+"""The base model's recipe: it learns, it is repeatable, and what it writes loads again."""
+
+import json
+
+import pytest
+import torch
+
+from sdpo_exp.errors import UserError
+from sdpo_exp.models.tiny import TinyBackbone, build_tiny
+from sdpo_exp.testbed import pretrain as recipe
+from sdpo_exp.testbed.captions import VOCABULARY
+from sdpo_exp.testbed.pretrain import Hyperparameters, pretrain, train, weight_hashes
+from sdpo_exp.testbed.sampling import Evaluation
+
+FAST = Hyperparameters(batch=4, warmup=2)
+
+
+def silent(_line):
+    pass
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Tiny batches, and no sampling: what is measured is tested with the shipped weights."""
+    seen = Evaluation(250, 1.0, 0.1, 0.0, 0.5, 0.22, {"shape": 1 / 3})
+    monkeypatch.setattr(recipe, "Hyperparameters", lambda: FAST)
+    monkeypatch.setattr(recipe, "evaluate", lambda *_: seen)
+
+
+def test_a_few_steps_lower_the_loss():
+    hyper = Hyperparameters(batch=8, warmup=2, ema_decay=0.0)
+    probe = next(recipe._batches(1, 7, hyper))
+    first, last = (probe_loss(train(steps, 0, hyper, silent), probe) for steps in (1, 15))
+    assert last < 0.9 * first
+
+
+@torch.no_grad()
+def probe_loss(backbone, probe):
+    generator = torch.Generator().manual_seed(3)
+    return recipe.denoising_loss(backbone, *probe, generator).item()
+
+
+def test_training_is_repeatable_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    first, second = train(2, 5, FAST, silent), train(2, 5, FAST, silent)
+    assert torch.equal(before, torch.get_rng_state())
+    for a, b in zip(first.denoiser.parameters(), second.denoiser.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_text_encoder_learns_and_comes_back_frozen():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        fresh = build_tiny(VOCABULARY)
+    trained = train(2, 5, FAST, silent)
+    pairs = zip(trained.text_encoder.parameters(), fresh.text_encoder.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert not any(p.requires_grad for p in trained.text_encoder.parameters())
+    assert all(p.requires_grad for p in trained.denoiser.parameters())
+
+
+def test_pretrain_writes_a_folder_that_loads_and_is_described(quick, tmp_path):
+    folder = tmp_path / "base"
+    described = pretrain(folder, steps=2, seed=1, log=silent)
+    assert json.loads((folder / "recipe.json").read_text()) == described
+    assert described["sha256"] == weight_hashes(folder)
+    assert len(described["sha256"]) == 2
+    assert described["validation"][0]["by_attribute"] == {"shape": 0.3333}
+    assert not (tmp_path / "base.partial").exists()
+    TinyBackbone(str(folder)).encode_prompts([""])
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path):
+    with pytest.raises(UserError, match="exists; remove it"):
+        pretrain(tmp_path, steps=1)
