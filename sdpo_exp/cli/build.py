@@ -42,10 +42,16 @@ def build_datamodule(config: DictConfig) -> PairDataModule:
 
 def build_module(config: DictConfig) -> PreferenceModule:
     """Backbone, objective, safeguard, reference, tuning and optimiser in their host."""
+    objective, safeguard = (
+        build(config.objective, "objective"),
+        build(config.safeguard, "safeguard"),
+    )
+    if getattr(safeguard, "weighted", False) and not hasattr(objective, "weights"):
+        raise UserError("safeguard.weighted=true: the objective has no closed-form weights(errors)")
     return PreferenceModule(
         backbone=build(config.model, "model"),
-        objective=build(config.objective, "objective"),
-        safeguard=build(config.safeguard, "safeguard"),
+        objective=objective,
+        safeguard=safeguard,
         reference=build(config.reference, "reference"),
         tuning=build(config.tuning, "tuning"),
         optimizer=build(config.optimizer, "optimizer"),

@@ -60,14 +60,17 @@ def preflight(config_name: str, arguments: list[str], check: Check, late_check: 
     config_name = flags.config_name or config_name
     flags.overrides, unreadable = readable(flags.overrides)
     problems: dict[str, None] = dict.fromkeys(unreadable)
-    cells = []
-    for overrides in _cells(config_name, flags):
+    cells: list[DictConfig] = []
+    all_overrides = _cells(config_name, flags)
+    for overrides in all_overrides:
         composed = compose_cell(config_name, overrides, flags.config_dir)
         found = composed.problems
         if composed.config is not None:
             found = found + check(composed.config)
             cells.append(composed.config)
         problems |= dict.fromkeys(found)
+    if len(all_overrides) > 1:
+        problems |= dict.fromkeys(_refuse_many_devices(cells))
     if not problems and not (flags.cfg or flags.info or flags.help):
         problems = dict.fromkeys(problem for cell in cells for problem in late_check(cell))
     if problems:
@@ -95,6 +98,14 @@ def _cells(config_name: str, flags: Any) -> list[list[str]]:
     if "BasicSweeper" not in str(sweeper.get("_target_", "BasicSweeper")):
         return [single]
     return list(expand_sweep(flags.overrides, dict(sweeper.get("params") or {})))
+
+
+def _refuse_many_devices(cells: list[DictConfig]) -> list[str]:
+    """Lightning starts its other ranks with the same command line: each would run the sweep."""
+    devices = {cell.trainer.devices for cell in cells if "trainer" in cell}
+    if any(isinstance(count, int) and count > 1 for count in devices):
+        return ["trainer.devices > 1 in a sweep: run the cells one by one, without -m"]
+    return []
 
 
 def settle_run_dir(config: DictConfig, folder: str) -> None:

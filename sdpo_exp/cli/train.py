@@ -44,17 +44,19 @@ def train(config: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     settle_run_dir(config, str(folder))
-    _say_recipe(config)
     _prepare_torch(config)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    if _is_first_rank():
+        _say_recipe(config)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
     started = time.perf_counter()
     status = "failed"
     try:
         _fit(config, folder)
         status = "finished"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        # Lightning turns an interrupt into an exit, which would take a whole sweep down.
         status = "interrupted"
-        raise UserError(f"interrupted; go on with resume={folder}") from None
+        raise UserError(f"interrupted; go on with resume={os.path.relpath(folder)}") from None
     except UserError as error:
         status = f"stopped: {error}"
         raise
@@ -84,8 +86,6 @@ def _run_trainer(
     if checkpoint is not None:
         _log.info("resuming from %s", checkpoint)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -116,6 +116,12 @@ def _readable_checkpoint(path: Path) -> Path:
     return path
 
 
+def _is_first_rank() -> bool:
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
+
+
 def _say_recipe(config: DictConfig) -> None:
     recipe = config.recipe
     numbers = f"beta={recipe.beta:g}, mu={recipe.mu:g}, lr={config.lr:g}"
@@ -142,6 +148,7 @@ def _prepare_torch(config: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     for harmless in (
+        ".*all_gather is deprecated.*",
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*LeafSpec.* is deprecated.*",
@@ -163,9 +170,7 @@ def _close_loggers() -> None:
 
 def _report(folder: Path, status: str, seconds: float) -> None:
     """Plots, summary and the last words; on rank 0, which alone has the metrics."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not _is_first_rank():
         return
     from sdpo_exp.reports.summary import format_summary, write_summary
     from sdpo_exp.reports.trajectories import plot_trajectories

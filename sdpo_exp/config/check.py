@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sdpo_exp.config.schema import GROUPS, RECIPE_KEYS, ROOT_KEYS, type_problem
 from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
 
-_INSTANTIATE_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+INSTANTIATE_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _DERIVED = {
     "accumulate_grad_batches": "it follows from effective_batch, data.micro_batch and the devices",
     "val_check_interval": "callbacks.probe looks at held-out pairs",
@@ -121,7 +121,7 @@ def _check_own(node: DictConfig, path: str, target: str) -> Iterator[str]:
     except TargetError as error:
         yield f"{path}._target_: {error}"
         return
-    given = [str(key) for key in node if key not in _INSTANTIATE_KEYS]
+    given = [str(key) for key in node if key not in INSTANTIATE_KEYS]
     for key in given:
         if key not in signature.parameters and not signature.open_ended:
             yield f"{path}.{key}: unknown key{close_matches(key, signature.parameters)}"

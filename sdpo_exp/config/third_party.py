@@ -13,16 +13,13 @@ from typing import Any
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.config.check import _INSTANTIATE_KEYS, close_matches
+from sdpo_exp.config.check import INSTANTIATE_KEYS, close_matches
+from sdpo_exp.config.schema import GROUPS
 
 
 def check_third_party(config: DictConfig) -> list[str]:
     """Problems of every node whose `_target_` is not ours; imports what they name."""
-    problems = [
-        problem
-        for group in ("optimizer", "trainer", "logger", "callbacks", "data", "model")
-        for problem in _check_node(config[group], group)
-    ]
+    problems = [problem for group in GROUPS for problem in _check_node(config[group], group)]
     if not problems:
         problems = list(_dry_build(config))
     return problems
@@ -47,7 +44,7 @@ def _bind(node: DictConfig, path: str, target: str) -> Iterator[str]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for key in node:
-        if key not in _INSTANTIATE_KEYS and key not in parameters:
+        if key not in INSTANTIATE_KEYS and key not in parameters:
             yield f"{path}.{key}: unknown key{close_matches(str(key), parameters)}"
 
 

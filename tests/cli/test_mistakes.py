@@ -54,6 +54,7 @@ STAGE_1 = [
     (["-m", "objective=dpo,dmppo", "safeguard=true,false"], ["objective=dmppo: no such choice"]),
     (["-m", "seed=1,2", "max_steps=0,1"], ["max_steps: must be greater than or equal to 1"]),
     (["-m", "run_dir=here", "seed=1,2"], ["run_dir cannot be set for a sweep"]),
+    (["-m", "seed=1,2", "trainer.devices=2"], ["run the cells one by one, without -m"]),
     (["--cfg", "job", "objective=dpoo"], ["did you mean 'dpo'"]),
     (["--info", "defaults", "+x=1"], ["x: unknown key"]),
 ]

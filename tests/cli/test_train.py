@@ -198,3 +198,38 @@ def test_a_cell_without_recipe_says_so(tmp_path: Path) -> None:
 def test_dspo_says_that_the_safeguard_cannot_matter(tmp_path: Path) -> None:
     said = ok(tmp_path, "objective=dspo", "max_steps=1", "callbacks=[winner_loss]")
     assert "the safeguard cannot matter in this cell" in said
+
+
+@pytest.mark.slow
+def test_two_ranks_of_one_command_train_like_one(tmp_path: Path) -> None:
+    two = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    guard = ("safeguard=pair", "data.micro_batch=4")
+    said = ok(tmp_path, *SMALL, *guard, *two, "name=two")
+    assert said.count("recipe: ") == 1
+    ok(tmp_path, *SMALL, *guard, "name=one")
+    (ours,), (theirs,) = run_folders(tmp_path, "two"), run_folders(tmp_path, "one")
+    for mine, other in zip(metric_rows(ours), metric_rows(theirs), strict=True):
+        for key, value in other.items():
+            if value:
+                assert float(mine[key]) == pytest.approx(float(value), abs=1e-4), key
+
+
+def test_a_config_folder_of_the_user_s_own(tmp_path: Path) -> None:
+    (tmp_path / "my_conf" / "objective").mkdir(parents=True)
+    (tmp_path / "mine.py").write_text(
+        "from sdpo_exp.objectives.dpo import dpo_loss\n\n\n"
+        "class Mine:\n    def __init__(self, sharpness=1.0):\n        self.beta = sharpness\n\n"
+        "    def __call__(self, errors):\n        return dpo_loss(errors, beta=self.beta)\n"
+    )
+    (tmp_path / "my_conf" / "objective" / "mine.yaml").write_text(
+        "_target_: mine.Mine\nsharpness: 100.0\n"
+    )
+    limits = ("max_steps=1", "callbacks=[winner_loss]")
+    ok(tmp_path, "--config-dir", "my_conf", "objective=mine", *limits)
+    (folder,) = run_folders(tmp_path)
+    assert folder.parent.name.startswith("tiny-mine-on-")
+    wrong = run(tmp_path, "--config-dir", "my_conf", "objective=mine", "+objective.sharpnes=2")
+    assert "objective.sharpnes: unknown key; did you mean 'sharpness'" in wrong.stderr
+    weighted = run(tmp_path, "--config-dir", "my_conf", "objective=mine", "safeguard=weighted")
+    assert "the objective has no closed-form weights(errors)" in weighted.stderr
+    assert "Traceback" not in weighted.stderr

@@ -1,0 +1,73 @@
+"""A run that is interrupted or killed keeps what it saved, and goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import metric_rows, run, run_folders
+
+QUICK = ("callbacks=[winner_loss,checkpoint]", "callbacks.checkpoint.every_n_steps=2")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "sdpo_exp", "max_steps=500", *QUICK],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("outputs/run/*/*/checkpoints/step=*.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    process = start(tmp_path)
+    wait_for_checkpoint(process, tmp_path)
+    process.send_signal(how)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode != 0
+    (stopped,) = run_folders(tmp_path)
+    if how is signal.SIGINT:
+        assert "interrupted; go on with resume=outputs/run/" in complaint
+        assert "Traceback" not in complaint
+        assert json.loads((stopped / "summary.json").read_text())["status"] == "interrupted"
+    before = metric_rows(stopped)
+    (newest,) = (stopped / "checkpoints").glob("step=*.ckpt")
+    at = int(newest.stem.split("=")[1])
+    assert len(before) >= at
+    limits = (f"max_steps={at + 1}", "name=again", *QUICK)
+    done = run(tmp_path, f"resume={stopped}", *limits)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (resumed,) = run_folders(tmp_path, "again")
+    assert [row["step"] for row in metric_rows(resumed)] == [str(at + 1)]
+    assert metric_rows(stopped) == before  # the stopped run's folder is left alone
+
+
+def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
+    limits = ("max_steps=1", "callbacks=[winner_loss,probe]", "callbacks.probe.times=[0.5]")
+    done = run(tmp_path, "-m", "callbacks.probe.pairs=4,999", "seed=0", *limits, "objective=sft")
+    assert done.returncode != 0
+    assert "asks for 999 held-out pairs, the data has 200" in done.stderr
+    assert "Traceback" not in done.stderr
+    status = [json.loads((f / "summary.json").read_text())["status"] for f in run_folders(tmp_path)]
+    assert sorted(word.split(":")[0] for word in status) == ["finished", "stopped"]
