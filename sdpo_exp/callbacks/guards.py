@@ -8,18 +8,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from sdpo_exp.bounds import PositiveFloat, PositiveInt
+from sdpo_exp.callbacks.steps import StepCallback
 from sdpo_exp.errors import UserError
 from sdpo_exp.training import PreferenceModule
-from sdpo_exp.types import StepRecord
+from sdpo_exp.types import PairBatch, StepRecord
 
 _log = logging.getLogger(__name__)
 
 
-class StartupCheck(Callback):
+class StartupCheck(StepCallback):
     """At step 0 policy and reference must agree: u = 0, and with `dpo` a loss of ln 2.
 
     Args:
@@ -28,23 +28,23 @@ class StartupCheck(Callback):
     """
 
     def __init__(self, tolerance: PositiveFloat = 1e-3) -> None:
+        super().__init__()
         self.tolerance = tolerance
-        self._done = False
+        self._fresh = False
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        """A resumed policy has moved already."""
+        del module
+        self._fresh = trainer.global_step == 0
+
+    def on_micro_batch(
+        self, trainer: L.Trainer, module: PreferenceModule, record: StepRecord, batch: PairBatch
     ) -> None:
-        """Look at the first micro-batch of a fresh run; its predictions precede any update."""
-        del pl_module, batch
-        if self._done or batch_idx or trainer.current_epoch:
+        """Look at the first micro-batch; its predictions precede any update."""
+        del trainer, module, batch
+        if not self._fresh:
             return
-        self._done = True
-        record: StepRecord = outputs["record"]
+        self._fresh = False
         logit = float(record.logits.abs().max())
         if not logit <= self.tolerance:
             _log.warning(
@@ -57,7 +57,7 @@ class StartupCheck(Callback):
             )
 
 
-class DivergenceGuard(Callback):
+class DivergenceGuard(StepCallback):
     """Stops the run on non-finite or exploding values; the last good checkpoint stays.
 
     The step only keeps flags on the device. They are read every `every_n_steps` optimiser steps,
@@ -69,11 +69,13 @@ class DivergenceGuard(Callback):
             reference's.
     """
 
-    def __init__(self, every_n_steps: PositiveInt = 10, max_error_ratio: PositiveFloat = 10.0):
-        self.every_n_steps, self.max_error_ratio = every_n_steps, max_error_ratio
+    def __init__(
+        self, every_n_steps: PositiveInt = 10, max_error_ratio: PositiveFloat = 10.0
+    ) -> None:
+        super().__init__(every_n_steps)
+        self.max_error_ratio = max_error_ratio
         self._finite: Tensor | None = None
         self._ratio: Tensor | None = None
-        self._read_at = 0
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -84,38 +86,33 @@ class DivergenceGuard(Callback):
         if grads:
             self._flag(torch.isfinite(torch.nn.utils.get_total_norm(grads)))
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_micro_batch(
+        self, trainer: L.Trainer, module: PreferenceModule, record: StepRecord, batch: PairBatch
     ) -> None:
-        """Keep flags; read them when due."""
-        del batch, batch_idx
-        record: StepRecord = outputs["record"]
+        """Keep flags, on the device."""
+        del trainer, module, batch
         self._flag(record.finite)
         ratio = record.winner_error.mean() / record.winner_ref_error.mean()
         self._ratio = ratio if self._ratio is None else torch.maximum(self._ratio, ratio)
-        step = trainer.global_step
-        due = step % self.every_n_steps == 0 or step == trainer.max_steps
-        if due and step != self._read_at:
-            self._read(trainer, pl_module)
+
+    def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        """Read the flags when due."""
+        if self.due(trainer, at_end=True):
+            self._read(trainer, module)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Refuse to save a state that is already lost."""
         del checkpoint
+        assert isinstance(pl_module, PreferenceModule)
         self._read(trainer, pl_module)
 
     def _flag(self, finite: Tensor) -> None:
         self._finite = finite if self._finite is None else self._finite & finite
 
-    def _read(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, PreferenceModule)
-        self._read_at = step = trainer.global_step
+    def _read(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        step = trainer.global_step
         weights = torch.nn.utils.get_total_norm([p.detach() for p in module.policy.parameters()])
         if self._finite is not None and not bool(self._finite & torch.isfinite(weights)):
             raise UserError(_message(step, "errors, gradients or weights are not finite"))

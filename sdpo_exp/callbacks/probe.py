@@ -7,15 +7,15 @@ asks the same questions at every visit and in every run, whatever the run's seed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import lightning as L
 import torch
 from annotated_types import MinLen
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from sdpo_exp.bounds import HalfOpenUnit, NonNegativeInt, PositiveInt
+from sdpo_exp.callbacks.steps import StepCallback
 from sdpo_exp.callbacks.winner_loss import implicit_accuracy
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import Conditioning, NoisyPair, PairErrors
@@ -28,7 +28,7 @@ class _Question(NamedTuple):
     ref: Tensor
 
 
-class FixedProbe(Callback):
+class FixedProbe(StepCallback):
     """Winner and loser errors minus the reference's, margin and accuracy on held-out pairs.
 
     Args:
@@ -47,32 +47,19 @@ class FixedProbe(Callback):
         every_n_steps: PositiveInt = 60,
         seed: NonNegativeInt = 0,
     ) -> None:
-        self.pairs, self.times = pairs, tuple(times)
-        self.every_n_steps, self.seed = every_n_steps, seed
+        super().__init__(every_n_steps)
+        self.pairs, self.times, self.seed = pairs, tuple(times), seed
         self._questions: list[_Question] = []
-        self._visited = -1
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Freeze the questions and their reference answers; visit once before training."""
-        assert isinstance(pl_module, PreferenceModule)
-        self._questions = self._ask(trainer, pl_module)
-        self._visit(trainer, pl_module)
+        self._questions = self._ask(trainer, module)
+        self._visit(trainer, module)
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Visit at the optimiser steps that are due, and at the last."""
-        del outputs, batch, batch_idx
-        step = trainer.global_step
-        due = step % self.every_n_steps == 0 or step == trainer.max_steps
-        if due and step != self._visited:
-            assert isinstance(pl_module, PreferenceModule)
-            self._visit(trainer, pl_module)
+        if self.due(trainer, at_end=True):
+            self._visit(trainer, module)
 
     def _ask(self, trainer: L.Trainer, module: PreferenceModule) -> list[_Question]:
         questions = []
@@ -88,7 +75,6 @@ class FixedProbe(Callback):
 
     @torch.no_grad()
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
-        self._visited = trainer.global_step
         answers: dict[float, list[PairErrors]] = {time: [] for time in self.times}
         for question in self._questions:
             with trainer.precision_plugin.forward_context():

@@ -26,9 +26,9 @@ class StepProgress(WindowCallback):
         super().__init__(every_n_steps)
         self._bar: tqdm[Any] | None = None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Open the bar at the trainer's step."""
-        super().on_train_start(trainer, pl_module)
+        super().on_start(trainer, module)
         if trainer.is_global_zero and sys.stderr.isatty():
             self._bar = tqdm(
                 total=trainer.max_steps,

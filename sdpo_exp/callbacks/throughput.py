@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
 from sdpo_exp.bounds import PositiveInt
+from sdpo_exp.callbacks.steps import StepCallback
 from sdpo_exp.training import PreferenceModule
+from sdpo_exp.types import PairBatch, StepRecord
 
 
-class Throughput(Callback):
+class Throughput(StepCallback):
     """Logs `perf/pairs_per_second` and `perf/step_seconds` over the last `every_n_steps` steps.
 
     Time spent in other callbacks (the probe, checkpoints) counts: it is time that a run takes.
     """
 
     def __init__(self, every_n_steps: PositiveInt = 10) -> None:
-        self.every_n_steps = every_n_steps
-        self._mark, self._marked_step = 0.0, 0
+        super().__init__(every_n_steps)
+        self._mark, self._marked_step, self._pairs = 0.0, 0, 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Start the clock."""
-        del pl_module
-        self._mark, self._marked_step = time.perf_counter(), trainer.global_step
+        del module
+        self._mark, self._marked_step, self._pairs = time.perf_counter(), trainer.global_step, 0
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_micro_batch(
+        self, trainer: L.Trainer, module: PreferenceModule, record: StepRecord, batch: PairBatch
     ) -> None:
+        """Count this rank's pairs; all ranks have as many."""
+        del module, record
+        self._pairs += len(batch.prompts) * trainer.world_size
+
+    def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Read the clock at optimiser steps that are due."""
-        del outputs, batch_idx
-        step, now = trainer.global_step, time.perf_counter()
-        steps = step - self._marked_step
-        if steps == 0 or step % self.every_n_steps:
+        if not self.due(trainer):
             return
-        seconds = (now - self._mark) / steps
-        pairs = len(batch.prompts) * trainer.accumulate_grad_batches * trainer.world_size
-        self._mark, self._marked_step = now, step
-        assert isinstance(pl_module, PreferenceModule)
-        pl_module.report({"perf/step_seconds": seconds, "perf/pairs_per_second": pairs / seconds})
+        seconds = time.perf_counter() - self._mark
+        steps = trainer.global_step - self._marked_step
+        pairs = self._pairs
+        self.on_start(trainer, module)
+        module.report(
+            {"perf/step_seconds": seconds / steps, "perf/pairs_per_second": pairs / seconds}
+        )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from sdpo_exp.bounds import PositiveInt
+from sdpo_exp.callbacks.steps import StepCallback
 from sdpo_exp.training import PreferenceModule
-from sdpo_exp.types import StepRecord
+from sdpo_exp.types import PairBatch, StepRecord
 
 
 def merge_records(records: list[StepRecord]) -> StepRecord:
@@ -33,42 +31,33 @@ def gather_record(module: L.LightningModule, record: StepRecord) -> StepRecord:
     return StepRecord(**dict(zip(_PER_PAIR, rows, strict=True)), finite=finite)
 
 
-class WindowCallback(Callback):
+class WindowCallback(StepCallback):
     """Collects the records of an accumulation window and hands them on at its optimiser step.
 
-    Args:
-        every_n_steps: optimiser steps between two reports; only then is anything gathered or
-            read back from the device.
+    Only at steps that are due is anything gathered, or read back from the device.
     """
 
     def __init__(self, every_n_steps: PositiveInt = 1) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps)
         self._records: list[StepRecord] = []
-        self._step = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start counting at the trainer's step, which is not 0 in a resumed run."""
-        del pl_module
-        self._records, self._step = [], trainer.global_step
+    def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        """Begin an empty window."""
+        del trainer, module
+        self._records = []
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def on_micro_batch(
+        self, trainer: L.Trainer, module: PreferenceModule, record: StepRecord, batch: PairBatch
     ) -> None:
-        """Collect; at an optimiser step that is due, report."""
-        del batch, batch_idx
-        self._records.append(outputs["record"])
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
+        """Collect."""
+        del trainer, module, batch
+        self._records.append(record)
+
+    def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
+        """Close the window; report it when it is due."""
         records, self._records = self._records, []
-        if self._step % self.every_n_steps == 0:
-            assert isinstance(pl_module, PreferenceModule)
-            self.on_window(trainer, pl_module, gather_record(pl_module, merge_records(records)))
+        if self.due(trainer):
+            self.on_window(trainer, module, gather_record(module, merge_records(records)))
 
     def on_window(self, trainer: L.Trainer, module: PreferenceModule, window: StepRecord) -> None:
         """Called on every rank with all pairs of the optimiser step."""

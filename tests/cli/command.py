@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "diffusers", "transformers")
 # Size limits and nothing else; they keep a run at a few seconds.
 SMALL = ("max_steps=2", "callbacks.probe.pairs=4", "callbacks.probe.times=[0.5]")
@@ -20,16 +21,19 @@ main()
 """
 
 
+def environment() -> dict[str, str]:
+    """One thread, this checkout, and nothing of the caller's that changes messages."""
+    ours = {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+    return {k: v for k, v in {**os.environ, **ours}.items() if k != "HYDRA_FULL_ERROR"}
+
+
 def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.CompletedProcess[str]:
     """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded."""
     start = ["-c", _WATCHED] if watch else ["-m", "sdpo_exp"]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": root}
-    environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.run(
         [sys.executable, *start, *arguments],
         cwd=folder,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

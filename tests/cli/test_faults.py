@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,17 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import metric_rows, run, run_folders
+from tests.cli.command import environment, metric_rows, run, run_folders
 
 QUICK = ("callbacks=[winner_loss,checkpoint]", "callbacks.checkpoint.every_n_steps=2")
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-m", "sdpo_exp", "max_steps=500", *QUICK],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
