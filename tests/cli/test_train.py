@@ -121,12 +121,6 @@ def test_every_other_objective_and_safeguard_trains(tmp_path: Path) -> None:
     assert len(run_folders(tmp_path, "guards")) == 4
 
 
-def test_the_smoke_experiment(tmp_path: Path) -> None:
-    ok(tmp_path, "experiment=smoke", "max_steps=2", "callbacks.probe.pairs=4")
-    (folder,) = run_folders(tmp_path, "smoke")
-    assert OmegaConf.load(folder / "config.yaml").callbacks.probe.every_n_steps == 3
-
-
 def test_precision_optimizer_checkpointing_and_micro_batches(tmp_path: Path) -> None:
     options = ("optimizer=adafactor", "tuning.gradient_checkpointing=true", "data.micro_batch=4")
     ok(tmp_path, *SMALL, "trainer.precision=bf16-mixed", *options)
@@ -145,17 +139,6 @@ def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     (offline,) = (folder / "wandb").glob("offline-run-*")
     assert b"safeguard.mu" in next(offline.glob("run-*.wandb")).read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
-
-
-def test_metrics_csv_is_written_whatever_logger_is_chosen(tmp_path: Path) -> None:
-    ok(tmp_path, *SMALL, "logger=tensorboard")
-    (folder,) = run_folders(tmp_path)
-    assert (folder / "metrics.csv").is_file()
-
-
-def test_run_dir_can_be_chosen(tmp_path: Path) -> None:
-    ok(tmp_path, *SMALL, "run_dir=outputs/here")
-    assert (tmp_path / "outputs" / "here" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -188,16 +171,6 @@ def test_help_and_info(tmp_path: Path) -> None:
     info = run(tmp_path, "--info", "defaults", watch=True)
     assert "recipe/tiny_dpo" in info.stdout
     assert "LOADED []" in info.stdout
-
-
-def test_a_cell_without_recipe_says_so(tmp_path: Path) -> None:
-    said = ok(tmp_path, "objective=hinge", "max_steps=1", "callbacks=[winner_loss]")
-    assert "no published recipe for this cell; using beta=200" in said
-
-
-def test_dspo_says_that_the_safeguard_cannot_matter(tmp_path: Path) -> None:
-    said = ok(tmp_path, "objective=dspo", "max_steps=1", "callbacks=[winner_loss]")
-    assert "the safeguard cannot matter in this cell" in said
 
 
 @pytest.mark.slow
@@ -233,3 +206,15 @@ def test_a_config_folder_of_the_user_s_own(tmp_path: Path) -> None:
     weighted = run(tmp_path, "--config-dir", "my_conf", "objective=mine", "safeguard=weighted")
     assert "the objective has no closed-form weights(errors)" in weighted.stderr
     assert "Traceback" not in weighted.stderr
+
+
+def test_metrics_csv_is_always_written_and_run_dir_can_be_chosen(tmp_path: Path) -> None:
+    ok(tmp_path, *SMALL, "logger=tensorboard", "run_dir=outputs/here")
+    assert (tmp_path / "outputs" / "here" / "summary.json").is_file()
+    assert len(metric_rows(tmp_path / "outputs" / "here")) == 3
+
+
+def test_a_run_says_which_recipe_it_follows(tmp_path: Path) -> None:
+    said = ok(tmp_path, "-m", "objective=hinge,dspo", "max_steps=1", "callbacks=[winner_loss]")
+    assert "no published recipe for this cell; using beta=200" in said
+    assert "the safeguard cannot matter in this cell" in said

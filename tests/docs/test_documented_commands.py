@@ -57,7 +57,8 @@ def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
     if not {"--help", "--cfg", "--info"} & set(arguments):
         arguments = [a for a in arguments if not a.startswith("max_steps=")]
-        arguments += [*SMALL, "callbacks.probe.every_n_steps=2"]
+        sweep = "-m" in arguments or "experiment=sweep_objective_safeguard" in arguments
+        arguments += ("max_steps=1", "callbacks=[winner_loss]") if sweep else SMALL
     for i, argument in enumerate(arguments):
         if argument == "resume=outputs/run/CELL/TIME":
             assert run(tmp_path, *SMALL).returncode == 0
