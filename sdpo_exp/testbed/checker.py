@@ -20,7 +20,7 @@ from sdpo_exp.testbed.render import COLOUR_TABLE, SIDE, Array, compose, position
 Index = NDArray[np.int64]
 
 # Less colour than that, or a best match that noise can reach, is no object: of 8,000 images of
-# uniform, normal and blocky (up to 8 x 8) noise the best overlap was 0.45.
+# uniform, normal and blocky (up to 8 x 8) noise the best overlap was 0.49.
 MIN_PIXELS = 6
 MIN_OVERLAP = 0.5
 _CHUNK = 256
@@ -138,11 +138,19 @@ def _background(pixels: Array) -> Index:
 
 
 def _foreground(pixels: Array, background: Index) -> tuple[Index, NDArray[np.bool_]]:
-    """The most frequent other palette colour (B,), and whether there is enough of it (B,)."""
-    nearest = _squared_distances(_flat(pixels).transpose(0, 2, 1)).argmin(-1)
-    counts = (nearest[..., None] == np.arange(len(COLOUR_TABLE))).sum(1)
-    counts[np.arange(len(pixels)), background] = -1
-    return counts.argmax(-1), counts.max(-1) >= MIN_PIXELS
+    """The most frequent other palette colour (B,), and whether there is enough of it (B,).
+
+    Votes weigh by squared contrast to the background: the blended pixels of a rim, which can look
+    like a third colour and outnumber the inside of a small shape, count a quarter.
+    """
+    rows, colours = np.arange(len(pixels)), _flat(pixels).transpose(0, 2, 1)
+    nearest = _squared_distances(colours).argmin(-1)
+    contrast = np.square(colours - COLOUR_TABLE[background][:, None]).sum(-1)
+    member = nearest[..., None] == np.arange(len(COLOUR_TABLE))
+    votes = np.einsum("bp,bpk->bk", contrast, member)
+    votes[rows, background] = -1
+    chosen = votes.argmax(-1)
+    return chosen, member.sum(1)[rows, chosen] >= MIN_PIXELS
 
 
 def _flat(pixels: Array) -> Array:

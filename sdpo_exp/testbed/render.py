@@ -34,7 +34,7 @@ _CENTRES: Mapping[str, tuple[int, int]] = {
 # (5, 2) row and column of each position, in the order of `POSITIONS`.
 ANCHORS = np.array([_CENTRES[position] for position in POSITIONS])
 # Half the extent, in pixels. The largest shape stays 1 pixel inside the image at full jitter.
-RADII: Mapping[str, float] = {"small": 3.5, "large": 6.5}
+RADII: Mapping[str, float] = {"small": 4.5, "large": 7.0}
 COLOUR_TABLE: Array = np.array(list(PALETTE.values()), dtype=np.float32)
 
 
@@ -47,7 +47,7 @@ def _square(x: Array, y: Array, radius: float) -> Array:
 
 
 def _diamond(x: Array, y: Array, radius: float) -> Array:
-    return (abs(x) + abs(y) - 1.1 * radius) / np.float32(np.sqrt(2))
+    return (abs(x) + abs(y) - radius) / np.float32(np.sqrt(2))
 
 
 def _triangle(x: Array, y: Array, radius: float) -> Array:

@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.tiny import TinyBackbone, build_tiny
+from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.testbed import base_model
 from sdpo_exp.testbed import pretrain as recipe
-from sdpo_exp.testbed.captions import VOCABULARY
-from sdpo_exp.testbed.pretrain import Hyperparameters, pretrain, train, weight_hashes
+from sdpo_exp.testbed.base_model import Hyperparameters, denoising_loss, train
+from sdpo_exp.testbed.pretrain import pretrain, weight_hashes
 from sdpo_exp.testbed.sampling import Evaluation
 
 FAST = Hyperparameters(batch=4, warmup=2)
@@ -29,7 +31,7 @@ def quick(monkeypatch):
 
 def test_a_few_steps_lower_the_loss():
     hyper = Hyperparameters(batch=8, warmup=2, ema_decay=0.0)
-    probe = next(recipe._batches(1, 7, hyper))
+    probe = next(base_model._batches(1, 7, hyper))
     first, last = (probe_loss(train(steps, 0, hyper, silent), probe) for steps in (1, 15))
     assert last < 0.9 * first
 
@@ -37,7 +39,7 @@ def test_a_few_steps_lower_the_loss():
 @torch.no_grad()
 def probe_loss(backbone, probe):
     generator = torch.Generator().manual_seed(3)
-    return recipe.denoising_loss(backbone, *probe, generator).item()
+    return denoising_loss(backbone, *probe, generator).item()
 
 
 def test_training_is_repeatable_and_leaves_the_global_generator_alone():
@@ -49,14 +51,23 @@ def test_training_is_repeatable_and_leaves_the_global_generator_alone():
 
 
 def test_the_text_encoder_learns_and_comes_back_frozen():
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        fresh = build_tiny(VOCABULARY)
+    fresh = base_model._fresh(5, FAST)
     trained = train(2, 5, FAST, silent)
     pairs = zip(trained.text_encoder.parameters(), fresh.text_encoder.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
     assert not any(p.requires_grad for p in trained.text_encoder.parameters())
     assert all(p.requires_grad for p in trained.denoiser.parameters())
+
+
+def test_the_text_path_learns_slowly():
+    backbone = base_model._fresh(0, FAST)
+    parts = nn.ModuleDict({"unet": backbone.denoiser, "text": backbone.text_encoder})
+    fast, slow = base_model._optimizer(parts, FAST).param_groups
+    assert slow["lr"] == pytest.approx(0.05 * fast["lr"])
+    slow_ids = {id(parameter) for parameter in slow["params"]}
+    assert {id(p) for p in backbone.text_encoder.parameters()} < slow_ids
+    assert {id(p) for p in backbone.denoiser.add_embedding.parameters()} < slow_ids
+    assert len(fast["params"]) + len(slow_ids) == len(list(parts.parameters()))
 
 
 def test_pretrain_writes_a_folder_that_loads_and_is_described(quick, tmp_path):

@@ -30,9 +30,9 @@ def test_a_square_has_its_area_and_its_colours():
     white, black = (2 * PALETTE[name][0] - 1 for name in ("white", "black"))
     assert image[0, 16, 16] == pytest.approx(white)
     assert image[0, 0, 0] == pytest.approx(black)
-    # Half side 0.85 x 6.5 pixels; the box filter of the anti-aliasing keeps areas but in corners.
+    # Half side 0.85 x 7 pixels; the box filter of the anti-aliasing keeps areas but in corners.
     covered = (image[0] - black).sum() / (white - black)
-    assert covered == pytest.approx((2 * 0.85 * 6.5) ** 2, rel=0.01)
+    assert covered == pytest.approx((2 * 0.85 * 7) ** 2, rel=0.01)
 
 
 def test_jitter_moves_the_image_by_whole_pixels():
