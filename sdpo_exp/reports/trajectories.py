@@ -29,6 +29,8 @@ def plot_trajectories(metrics_csv: Path, target: Path) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("optimiser step")
+        if axis.get_legend_handles_labels()[0]:  # a run may log less than this plot can show
+            axis.legend(fontsize=8)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     plt.close(figure)
@@ -40,7 +42,6 @@ def _errors(axis: Axes, metrics: dict[str, Series]) -> None:
     for role, color in (("winner", _WINNER), ("loser", _LOSER)):
         _smooth(axis, metrics, f"pair/{role}_minus_ref", color, f"{role}, training")
         _dots(axis, metrics, f"probe/{role}_minus_ref", color, f"{role}, held-out probe")
-    axis.legend(fontsize=8)
 
 
 def _accuracy(axis: Axes, metrics: dict[str, Series]) -> None:
@@ -49,7 +50,6 @@ def _accuracy(axis: Axes, metrics: dict[str, Series]) -> None:
     _smooth(axis, metrics, "pair/implicit_accuracy", _OTHER, "training")
     _dots(axis, metrics, "probe/implicit_accuracy", _OTHER, "held-out probe")
     axis.set_ylim(0.0, 1.02)
-    axis.legend(fontsize=8)
 
 
 def _lambda(axis: Axes, metrics: dict[str, Series]) -> None:
@@ -60,7 +60,6 @@ def _lambda(axis: Axes, metrics: dict[str, Series]) -> None:
     if low is not None and high is not None and len(low.steps):
         axis.fill_between(low.steps, low.values, high.values, color=_OTHER, alpha=0.15, lw=0)
     axis.set_ylim(-0.02, 1.05)
-    axis.legend(fontsize=8)
 
 
 def _loss(axis: Axes, metrics: dict[str, Series]) -> None:
