@@ -186,6 +186,11 @@ class PreferenceModule(L.LightningModule):
         if self.trainer.global_step != self._logged_step:
             self._flush()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Log the step's row first: a run killed right after a checkpoint has all rows up to it."""
+        del checkpoint
+        self._flush()
+
     def _flush(self) -> None:
         self._logged_step = self.trainer.global_step
         row, self._row = self._row, {}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sdpo_exp.callbacks.checkpoint import StepCheckpoint
+from sdpo_exp.callbacks.winner_loss import WinnerLossTrajectory
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.reference import FrozenReference
 from sdpo_exp.objectives.dmpo import DMPO
@@ -212,3 +213,17 @@ def test_a_rule_that_needs_parts_refuses_objectives_without_weights(tmp_path: Pa
     module = small_module(objective=DSPO(beta=1.0), gradient_rule=LambdaInParameters(1.0))
     with pytest.raises(ValueError, match="closed-form weights"):
         weights_after(tmp_path, module=module)
+
+
+def test_a_step_s_row_is_logged_before_its_checkpoint_is_written(tmp_path: Path) -> None:
+    class Order(StepCheckpoint):
+        def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+            super()._save_checkpoint(trainer, filepath)
+            saved_with.append([step for step, _ in recorder.rows])
+
+    saved_with: list[list[int]] = []
+    recorder = Recorder()
+    saver = Order(str(tmp_path), every_n_steps=2)
+    trainer = small_trainer(tmp_path, [WinnerLossTrajectory(), recorder, saver], max_steps=4)
+    trainer.fit(small_module(), datamodule=small_data())
+    assert saved_with == [[1, 2], [1, 2, 3, 4]]
