@@ -82,37 +82,43 @@ def _fit(config: DictConfig, folder: Path) -> None:
 def _run_trainer(
     trainer: L.Trainer, module: PreferenceModule, data: PairDataModule, resume: str | None
 ) -> None:
-    checkpoint = find_checkpoint(Path(resume)) if resume else None
+    checkpoint = find_checkpoint(Path(resume), data.max_steps) if resume else None
     if checkpoint is not None:
         _log.info("resuming from %s", checkpoint)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path, max_steps: int) -> Path:
     """The checkpoint that `resume=path` means: a file, or the newest one of a run's folder.
 
     Raises:
-        UserError: the folder holds none, or the file is broken or something else.
+        UserError: the folder holds none, the file is broken or something else, or it is past
+            `max_steps`.
     """
     if path.is_file():
-        return _readable_checkpoint(path)
+        return _readable_checkpoint(path, max_steps)
     found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise UserError(f"resume={path}: no checkpoint in {path / 'checkpoints'}")
-    return _readable_checkpoint(found[-1])
+    return _readable_checkpoint(found[-1], max_steps)
 
 
-def _readable_checkpoint(path: Path) -> Path:
+def _readable_checkpoint(path: Path, max_steps: int) -> Path:
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         complete = {"state_dict", "loops", "global_step"} <= set(content)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
     if not complete:
         raise UserError(f"resume={path}: not a training checkpoint of this package")
+    if content["global_step"] >= max_steps:
+        raise UserError(
+            f"resume={path}: the run is at step {content['global_step']} already; "
+            f"max_steps={max_steps} leaves nothing to do, give a larger one"
+        )
     return path
 
 

@@ -125,7 +125,8 @@ IN_THE_RUN = [
     (["model.pretrained=/no/model"], ["model.pretrained=/no/model: no such model folder"]),
     (["resume=empty"], ["resume=empty: no checkpoint in"]),
     (["data.validation.size=2"], ["asks for 4 held-out pairs, the data has 2"]),
-    (["resume=broken.ckpt"], ["broken.ckpt"]),
+    (["resume=broken.ckpt"], ["broken.ckpt: the file cannot be read"]),
+    (["resume=nothing.ckpt"], ["nothing.ckpt: the file cannot be read"]),
 ]
 
 
@@ -135,6 +136,7 @@ def test_a_mistake_that_only_the_run_can_see_is_told_too(
 ) -> None:
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     (tmp_path / "broken.ckpt").write_bytes(b"not a checkpoint")
+    (tmp_path / "nothing.ckpt").write_bytes(b"")
     done = run(tmp_path, *SMALL, *arguments)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr

@@ -86,6 +86,8 @@ def test_a_run_can_be_continued_from_its_folder(
     assert set(ours) == {"2", "3", "4"}
     assert ours["3"] == theirs["3"]
     assert ours["4"] == theirs["4"]
+    over = run(tmp_path, *SMALL, f"resume={folder}")
+    assert "the run is at step 2 already; max_steps=2 leaves nothing to do" in over.stderr
     again = run(tmp_path, *limits, f"resume={folder}", "seed=5")
     assert "resume: the checkpoint was made with other settings" in again.stderr
     assert "Traceback" not in again.stderr
