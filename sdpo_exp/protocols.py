@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdpo_exp.types import (
     Conditioning,
     LossParts,
+    ModelScores,
     ObjectiveOutput,
     PairErrors,
     PairRow,
@@ -51,6 +52,9 @@ class Backbone(Protocol):
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Prediction (N, C, h, w) of `network`: the denoiser, or the reference's copy of it."""
+
+    def pipeline(self) -> Any:
+        """A diffusers pipeline that generates with the denoiser as it is; it shares the parts."""
 
     def save(self, folder: Path) -> None:
         """Write the model in its public on-disk format."""
@@ -117,6 +121,17 @@ class Tuning(Protocol):
 
     def apply(self, denoiser: nn.Module) -> None:
         """Change `denoiser` in place."""
+
+
+class Evaluator(Protocol):
+    """Generates from a model for fixed prompts and noises, and scores what comes out."""
+
+    @property
+    def description(self) -> str:
+        """What the scores are means over, in a few words."""
+
+    def __call__(self, backbone: Backbone) -> ModelScores:
+        """Scores of one model; rows are the same prompts and noises for every model."""
 
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -24,6 +24,7 @@ class Stream(IntEnum):
     NOISE = 0
     TIMESTEP = 1
     PROMPT_DROPOUT = 2
+    SAMPLE = 3
 
 
 def pair_generator(seed: int, key: PairKey, stream: Stream) -> np.random.Generator:
@@ -32,11 +33,18 @@ def pair_generator(seed: int, key: PairKey, stream: Stream) -> np.random.Generat
     return np.random.Generator(np.random.Philox(entropy))
 
 
-def draw_noise(seed: int, keys: Sequence[PairKey], shape: Sequence[int]) -> Tensor:
+def draw_noise(
+    seed: int, keys: Sequence[PairKey], shape: Sequence[int], stream: Stream = Stream.NOISE
+) -> Tensor:
     """Standard normal float32 (B, *shape), one draw per pair."""
-    generators = (pair_generator(seed, key, Stream.NOISE) for key in keys)
+    generators = (pair_generator(seed, key, stream) for key in keys)
     rows = [g.standard_normal(tuple(shape), dtype=np.float32) for g in generators]
     return torch.from_numpy(np.stack(rows))
+
+
+def sampling_noise(seed: int, count: int, shape: Sequence[int]) -> Tensor:
+    """Initial noise (count, *shape) of images to generate; row i depends on (seed, i) alone."""
+    return draw_noise(seed, [PairKey(0, i, i) for i in range(count)], shape, Stream.SAMPLE)
 
 
 def draw_uniform(seed: int, keys: Sequence[PairKey], stream: Stream) -> Tensor:

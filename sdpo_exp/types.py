@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -200,3 +201,14 @@ class LossParts(NamedTuple):
 
     winner: Tensor
     loser: Tensor
+
+
+class ModelScores(NamedTuple):
+    """One model on n fixed prompts: `scores` by name, each (n,), and the images (n, H, W, 3) uint8.
+
+    Row i of two models has the same prompt and the same initial noise, so they compare in pairs.
+    """
+
+    prompts: list[str]
+    scores: Mapping[str, np.ndarray]
+    images: np.ndarray

@@ -37,7 +37,8 @@ class FixedProbe(StepCallback):
         every_n_steps: optimiser steps between two visits; step 0 and the last are always visited.
         seed: of the frozen noise; leave it alone to compare runs.
 
-    Logs `probe/<quantity>` over all bins and `probe/t<time>/<quantity>` per bin.
+    Logs `probe/<quantity>` over all bins and `probe/t<time>/<quantity>` per bin, and standard
+    errors over pairs as `probe/<quantity>_se`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class FixedProbe(StepCallback):
             answers[question.time].append(errors)
         tables = {time: _table(errors) for time, errors in answers.items()}
         metrics = _summary("probe", torch.cat(list(tables.values()), dim=1))
+        metrics |= _standard_errors(torch.stack(list(tables.values())))
         for time, table in tables.items():
             metrics |= _summary(f"probe/t{time:g}", table)
         module.report(metrics)
@@ -110,3 +112,14 @@ def _summary(prefix: str, table: Tensor) -> dict[str, float]:
     }
     read = torch.stack(list(values.values())).tolist()
     return {f"{prefix}/{name}": value for name, value in zip(values, read, strict=True)}
+
+
+def _standard_errors(tables: Tensor) -> dict[str, float]:
+    """Over pairs, of (bins, 4, N): a pair's bins share its images, so they are averaged first."""
+    _, _, winner, loser = tables.double().mean(0)
+    values = {"winner_minus_ref": winner, "loser_minus_ref": loser, "margin": loser - winner}
+    pairs = len(winner)
+    return {
+        f"probe/{name}_se": float(value.std() / pairs**0.5) if pairs > 1 else float("nan")
+        for name, value in values.items()
+    }

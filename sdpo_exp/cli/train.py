@@ -66,9 +66,11 @@ def train(config: DictConfig) -> None:
 
 
 def _fit(config: DictConfig, folder: Path) -> None:
+    from sdpo_exp.cli.before_after import build_evaluator, compare_with_base, export
     from sdpo_exp.cli.build import build_datamodule, build_module, build_trainer, log_config
     from sdpo_exp.cli.environment import write_environment
 
+    evaluator = build_evaluator(config)
     data = build_datamodule(config)
     module = build_module(config)
     trainer = build_trainer(config)
@@ -77,6 +79,10 @@ def _fit(config: DictConfig, folder: Path) -> None:
         write_environment(folder, seed=config.seed, data_fingerprint=fingerprint)
     log_config(trainer, config)
     _run_trainer(trainer, module, data, config.resume)
+    if trainer.is_global_zero:
+        export(module.backbone, folder)
+        if evaluator is not None:
+            compare_with_base(config, trainer, module.backbone, evaluator, folder)
 
 
 def _run_trainer(

@@ -19,6 +19,7 @@ GROUPS = (
     "trainer",
     "callbacks",
     "logger",
+    "evaluation",
 )
 
 FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -39,6 +40,18 @@ PRETRAIN_KEYS: dict[str, Any] = {
     "folder": str,
     "steps": PositiveInt,
     "seed": NonNegativeInt,
+    "torch_threads": PositiveInt,
+}
+
+GENERATE_KEYS: dict[str, Any] = {
+    "prompt": str | None,
+    "checkpoint": str | None,
+    "n": PositiveInt,
+    "negative_prompt": str | None,
+    "guidance": PositiveFloat,
+    "steps": PositiveInt,
+    "seed": NonNegativeInt,
+    "folder": str,
     "torch_threads": PositiveInt,
 }
 

@@ -8,6 +8,8 @@ are the ones that real checkpoints take.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.models import tiny_pipeline
 from sdpo_exp.models.forward_process import VPProcess
+from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
 from sdpo_exp.types import Conditioning
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "tiny_base"
@@ -106,12 +110,26 @@ class TinyBackbone:
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         return network(x_t, t, encoder_hidden_states=cond["text"]).sample
 
+    def pipeline(self, network: nn.Module | None = None) -> PixelShufflePipeline:
+        """A diffusers pipeline around `network`, by default the denoiser; it shares the parts."""
+        pipeline = PixelShufflePipeline(
+            network or self.denoiser, self.text_encoder, self.tokenizer, self.scheduler
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
     def save(self, folder: Path) -> None:
-        """Write the four parts below `folder`."""
-        self.denoiser.save_pretrained(folder / "unet")
-        self.text_encoder.save_pretrained(folder / "text_encoder")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        self.scheduler.save_pretrained(folder / "scheduler")
+        """Write a diffusers pipeline folder, which loads with or without this package.
+
+        Without it: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`, which runs
+        the folder's `pipeline.py`.
+        """
+        self.pipeline().save_pretrained(folder)
+        shutil.copyfile(tiny_pipeline.__file__, folder / "pipeline.py")
+        index_file = folder / "model_index.json"
+        index = json.loads(index_file.read_text())
+        index["_class_name"] = ["pipeline", index["_class_name"]]
+        index_file.write_text(json.dumps(index, indent=2) + "\n")
 
 
 def build_tiny(vocabulary: Sequence[str]) -> TinyBackbone:

@@ -1,4 +1,4 @@
-"""summary.json: where a run ended, in numbers."""
+"""summary.json and summary.md: where a run ended, in numbers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sdpo_exp.reports.before_after import EVALUATION_FILE
 from sdpo_exp.reports.metrics_file import Series, read_metrics
 
 _TAIL = 0.2
 _PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
+_LABELS = {
+    "winner_minus_ref": "winner error - reference",
+    "loser_minus_ref": "loser error - reference",
+    "implicit_accuracy": "implicit accuracy",
+}
+_HEADER = ("", "base", "tuned", "change", "s.e.")
+Row = tuple[str, str, str, str, str]
 
 
 def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any]:
-    """Summarise `folder/metrics.csv` into `folder/summary.json` and return it.
+    """Summarise `metrics.csv` and, where there is one, `evaluation.json` of a run's folder.
 
-    `train` holds means over the last fifth of the run's steps; `probe` the first and last visit.
+    Writes `summary.json` and `summary.md` and returns the former's content: `train` holds means
+    over the last fifth of the run's steps, `probe` the first and last visit, `evaluation` the
+    comparison of base and tuned.
     """
-    path = folder / "metrics.csv"
+    path, evaluation = folder / "metrics.csv", folder / EVALUATION_FILE
     metrics = read_metrics(path) if path.is_file() else {}
     last = max((int(s.steps[-1]) for s in metrics.values() if len(s.steps)), default=0)
     summary = {
@@ -27,33 +37,90 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
-            if not name.startswith(("probe/", "perf/")) and len(series.steps)
+            if not name.startswith(("probe/", "perf/", "eval/")) and len(series.steps)
         },
         "probe": {
             name: {"first": float(series.values[0]), "last": float(series.values[-1])}
             for name, series in metrics.items()
             if name.startswith("probe/") and len(series.steps)
         },
+        "evaluation": json.loads(evaluation.read_text()) if evaluation.is_file() else None,
         "pairs_per_second": _tail_mean(metrics["perf/pairs_per_second"], last)
         if "perf/pairs_per_second" in metrics
         else None,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / "summary.md").write_text(_markdown(folder, summary))
     return summary
 
 
 def format_summary(summary: dict[str, Any]) -> str:
     """A few lines for the terminal."""
-    lines = [f"{summary['status']}: {summary['steps']} steps in {summary['seconds']:.0f} s"]
-    probe = summary["probe"]
-    rows = [(name, probe[f"probe/{name}"]) for name in _PROBE if f"probe/{name}" in probe]
-    if rows:
-        lines += ["", f"{'held-out probe':<22}{'before':>10}{'after':>10}"]
-        lines += [f"{name:<22}{row['first']:>10.4f}{row['last']:>10.4f}" for name, row in rows]
-    lambda_mean = summary["train"].get("safeguard/lambda_mean")
-    if lambda_mean is not None:
+    lines = [_first_line(summary)]
+    for title, rows in _tables(summary):
+        cells = [(title, *_HEADER[1:]), *rows]
+        first = max(26, *(len(row[0]) for row in cells))
+        lines += [
+            "",
+            *(f"{row[0]:<{first}}{''.join(f'{c:>10}' for c in row[1:])}" for row in cells),
+        ]
+    if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
         lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
     return "\n".join(lines)
+
+
+def _markdown(folder: Path, summary: dict[str, Any]) -> str:
+    lines = [f"# {folder.parent.name}", "", _first_line(summary) + "."]
+    for title, rows in _tables(summary):
+        lines += ["", f"| {title} | " + " | ".join(_HEADER[1:]) + " |", "|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+    if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
+        lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
+    if summary["evaluation"] is not None:
+        lines += ["", "![base and tuned](plots/before_after.png)"]
+    if summary["train"]:
+        lines += ["", "![trajectories](plots/trajectories.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(summary: dict[str, Any]) -> str:
+    return f"{summary['status']}: {summary['steps']} steps in {summary['seconds']:.0f} s"
+
+
+def _tables(summary: dict[str, Any]) -> list[tuple[str, list[Row]]]:
+    """Title and rows of what there is: the evaluation, then the probe."""
+    tables = []
+    if (evaluation := summary["evaluation"]) is not None:
+        rows = [_score_row(name, score) for name, score in evaluation["scores"].items()]
+        tables.append((evaluation["description"], rows))
+    probe = summary["probe"]
+    rows = [_probe_row(name, probe) for name in _PROBE if f"probe/{name}" in probe]
+    if rows:
+        tables.append(("held-out probe", rows))
+    return tables
+
+
+def _score_row(name: str, score: dict[str, Any]) -> Row:
+    base, tuned, change = (score[part] for part in ("base", "tuned", "change"))
+    error = change["standard_error"]
+    return (
+        name,
+        f"{base['mean']:.3f}",
+        f"{tuned['mean']:.3f}",
+        f"{change['mean']:+.3f}",
+        "" if error is None else f"{error:.3f}",
+    )
+
+
+def _probe_row(name: str, probe: dict[str, Any]) -> Row:
+    values, error = probe[f"probe/{name}"], probe.get(f"probe/{name}_se")
+    return (
+        _LABELS.get(name, name),
+        f"{values['first']:.4f}",
+        f"{values['last']:.4f}",
+        f"{values['last'] - values['first']:+.4f}",
+        "" if error is None else f"{error['last']:.4f}",
+    )
 
 
 def _tail_mean(series: Series, last: int) -> float | None:

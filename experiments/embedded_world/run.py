@@ -1,0 +1,116 @@
+"""Run the study: every cell that is not finished yet, several at a time, one core each.
+
+    python experiments/embedded_world/run.py                       # all pair sets, seeds 0 to 2
+    python experiments/embedded_world/run.py --data tiny --workers 1
+
+Stop it whenever you like; the next call does what is missing. Then: table.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PAIR_SETS = ("tiny", "tiny_sampled", "tiny_hard")
+# The constant-weight control gets the weight that the safeguard had on average, so it waits.
+MATCHED = "dpo-constant-mean"
+CELLS: dict[str, tuple[str, ...]] = {
+    "dpo-on": ("objective=dpo", "safeguard=on"),
+    "dpo-off": ("objective=dpo", "safeguard=off"),
+    "sft": ("objective=sft", "safeguard=off"),
+    "dmpo-on": ("objective=dmpo", "safeguard=on"),
+    "dmpo-off": ("objective=dmpo", "safeguard=off"),
+    "dspo-on": ("objective=dspo", "safeguard=on"),
+    "dspo-off": ("objective=dspo", "safeguard=off"),
+    "dpo-constant-0": ("objective=dpo", "safeguard=constant", "safeguard.weight=0.0"),
+    MATCHED: ("objective=dpo", "safeguard=constant"),
+}
+
+
+class Job(NamedTuple):
+    """One run of the study."""
+
+    root: Path
+    data: str
+    cell: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes, the same in every call."""
+        return self.root / self.data / self.cell / f"seed{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier call completed it."""
+        summary = self.folder / "summary.json"
+        return summary.is_file() and json.loads(summary.read_text())["status"] == "finished"
+
+
+def jobs(root: Path, pair_sets: list[str], seeds: list[int]) -> Iterator[Job]:
+    """All runs; a matched control stands far behind the run that it takes its weight from."""
+    for data in pair_sets:
+        for cell in CELLS:
+            for seed in seeds:
+                yield Job(root, data, cell, seed)
+
+
+def mean_lambda(folder: Path) -> float:
+    """Mean over all steps of a finished run."""
+    with (folder / "metrics.csv").open(newline="") as stream:
+        values = [row["safeguard/lambda_mean"] for row in csv.DictReader(stream)]
+    return float(np.mean([float(value) for value in values if value]))
+
+
+def command(job: Job, extra: list[str]) -> list[str]:
+    """The command line of a job."""
+    arguments = [f"data={job.data}", *CELLS[job.cell], f"seed={job.seed}", f"run_dir={job.folder}"]
+    if job.cell == MATCHED:
+        weight = mean_lambda(job._replace(cell="dpo-on").folder)
+        arguments.append(f"safeguard.weight={weight:.4f}")
+    return [sys.executable, "-m", "sdpo_exp", *arguments, *extra]
+
+
+def run(job: Job, extra: list[str]) -> str:
+    """Run one job unless it is finished; an unfinished folder of an earlier call is made anew."""
+    name = f"{job.data} {job.cell} seed {job.seed}"
+    if job.finished:
+        return f"{name}: finished before"
+    if job.cell == MATCHED and not job._replace(cell="dpo-on").finished:
+        return f"{name}: skipped, its dpo-on run is not finished"
+    shutil.rmtree(job.folder, ignore_errors=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(job, extra), env=environment, capture_output=True, text=True)
+    return f"{name}: {'done' if done.returncode == 0 else 'FAILED' + chr(10) + done.stderr[-2000:]}"
+
+
+def main() -> None:
+    """Run what is missing and say what became of each run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=PAIR_SETS, default=list(PAIR_SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--root", type=Path, default=Path("outputs/embedded_world"))
+    parser.add_argument("--extra", nargs="*", default=[], help="overrides for all runs")
+    options = parser.parse_args()
+    todo = list(jobs(options.root, options.data, options.seeds))
+    with ThreadPoolExecutor(options.workers) as pool:
+        for line in pool.map(lambda job: run(job, options.extra), todo):
+            print(line, flush=True)
+    if not all(job.finished for job in todo):
+        sys.exit("some runs are missing; call again, or look at the messages above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The end of a run: export the tuned model, then compare it with the base."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from sdpo_exp.cli.build import build
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from sdpo_exp.protocols import Backbone, Evaluator
+
+MODEL_FOLDER = "model"
+_log = logging.getLogger(__name__)
+
+
+def build_evaluator(config: DictConfig) -> Evaluator | None:
+    """The evaluator of `config.evaluation`; None for `evaluation=off`.
+
+    Built before the training, so that a run does not end in a mistake known at its start.
+    """
+    if "_target_" not in config.evaluation:
+        return None
+    evaluator: Evaluator = build(config.evaluation, "evaluation")
+    return evaluator
+
+
+def export(backbone: Backbone, folder: Path) -> None:
+    """Write the tuned model to `folder/model`, complete or not at all."""
+    partial, target = folder / f"{MODEL_FOLDER}.partial", folder / MODEL_FOLDER
+    for old in (partial, target):
+        shutil.rmtree(old, ignore_errors=True)
+    backbone.save(partial)
+    partial.rename(target)
+
+
+def compare_with_base(
+    config: DictConfig, trainer: L.Trainer, tuned: Backbone, evaluator: Evaluator, folder: Path
+) -> None:
+    """Write scores, table and picture, and give them to the loggers.
+
+    The base is built anew from the configuration: the run's reference may be something else.
+    """
+    from sdpo_exp.reports.before_after import plot_before_after, write_evaluation
+
+    _log.info("evaluating base and tuned: %s", evaluator.description)
+    base_backbone: Backbone = build(config.model, "model")
+    device = trainer.strategy.root_device
+    results = []
+    for backbone in (base_backbone, tuned):
+        backbone.denoiser.to(device).eval()
+        backbone.to(device)
+        results.append(evaluator(backbone))
+    base, after = results
+    content = write_evaluation(
+        folder, evaluator.description, base.prompts, base.scores, after.scores
+    )
+    first = next(iter(base.scores))
+    picture = folder / "plots" / "before_after.png"
+    plot_before_after(
+        picture, base.prompts, base.images, after.images, (base.scores[first], after.scores[first])
+    )
+    metrics = {f"eval/{name}": score["tuned"]["mean"] for name, score in content["scores"].items()}
+    metrics |= {
+        f"eval/{name}_change": score["change"]["mean"] for name, score in content["scores"].items()
+    }
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=trainer.global_step)
+        if hasattr(logger, "log_image"):
+            logger.log_image("eval/before_after", [str(picture)])
+        logger.save()
