@@ -16,13 +16,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from sdpo_exp.reports.before_after import write_evaluation
+from sdpo_exp.types import ModelScores
+
 PAIR_SETS = ("tiny", "tiny_sampled", "tiny_hard")
+# Images are judged here and not by each run, which would generate the base's again and again.
+GUIDANCES = (2.0, 1.0)
+SPLIT = "test"
+IMAGES = 256
 # The constant-weight control gets the weight that the safeguard had on average, so it waits.
 MATCHED = "dpo-constant-mean"
 CELLS: dict[str, tuple[str, ...]] = {
@@ -52,10 +60,16 @@ class Job(NamedTuple):
         return self.root / self.data / self.cell / f"seed{self.seed}"
 
     @property
-    def finished(self) -> bool:
-        """Whether an earlier call completed it."""
+    def trained(self) -> bool:
+        """Whether an earlier call completed the training."""
         summary = self.folder / "summary.json"
         return summary.is_file() and json.loads(summary.read_text())["status"] == "finished"
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier call completed the run and judged its images."""
+        files = [scores_folder(self.folder, g) / "evaluation.json" for g in GUIDANCES]
+        return self.trained and all(file.is_file() for file in files)
 
 
 def jobs(root: Path, pair_sets: list[str], seeds: list[int]) -> Iterator[Job]:
@@ -79,20 +93,54 @@ def command(job: Job, extra: list[str]) -> list[str]:
     if job.cell == MATCHED:
         weight = mean_lambda(job._replace(cell="dpo-on").folder)
         arguments.append(f"safeguard.weight={weight:.4f}")
-    return [sys.executable, "-m", "sdpo_exp", *arguments, *extra]
+    return [sys.executable, "-m", "sdpo_exp", "evaluation=off", *arguments, *extra]
 
 
-def run(job: Job, extra: list[str]) -> str:
+def scores_folder(folder: Path, guidance: float) -> Path:
+    """Where a run's images are judged."""
+    return folder / f"guidance{guidance:g}"
+
+
+@lru_cache
+def judge(model: str | None, guidance: float, images: int) -> ModelScores:
+    """Scores of an exported model, or of the base (None), which each worker judges once."""
+    import torch
+
+    from sdpo_exp.models.tiny import TinyBackbone
+    from sdpo_exp.testbed.evaluation import ExactReward
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return ExactReward(SPLIT, images, guidance)(TinyBackbone(model))
+
+
+def evaluate(job: Job, images: int) -> None:
+    """Write scores and comparison with the base, for each guidance."""
+    for guidance in GUIDANCES:
+        base = judge(None, guidance, images)
+        tuned = judge.__wrapped__(str(job.folder / "model"), guidance, images)
+        folder = scores_folder(job.folder, guidance)
+        folder.mkdir(exist_ok=True)
+        what = f"{images} images of {SPLIT} captions, guidance {guidance:g}"
+        write_evaluation(folder, what, base.prompts, base.scores, tuned.scores)
+
+
+def run(job: Job, images: int, extra: list[str]) -> str:
     """Run one job unless it is finished; an unfinished folder of an earlier call is made anew."""
     name = f"{job.data} {job.cell} seed {job.seed}"
     if job.finished:
         return f"{name}: finished before"
-    if job.cell == MATCHED and not job._replace(cell="dpo-on").finished:
-        return f"{name}: skipped, its dpo-on run is not finished"
-    shutil.rmtree(job.folder, ignore_errors=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(job, extra), env=environment, capture_output=True, text=True)
-    return f"{name}: {'done' if done.returncode == 0 else 'FAILED' + chr(10) + done.stderr[-2000:]}"
+    if not job.trained:
+        if job.cell == MATCHED and not job._replace(cell="dpo-on").trained:
+            return f"{name}: skipped, its dpo-on run is not finished"
+        shutil.rmtree(job.folder, ignore_errors=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        line = command(job, extra)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"{name}: FAILED\n{done.stderr[-2000:]}"
+    evaluate(job, images)
+    return f"{name}: done"
 
 
 def main() -> None:
@@ -102,11 +150,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--root", type=Path, default=Path("outputs/embedded_world"))
+    parser.add_argument("--images", type=int, default=IMAGES, help="images per model")
     parser.add_argument("--extra", nargs="*", default=[], help="overrides for all runs")
     options = parser.parse_args()
     todo = list(jobs(options.root, options.data, options.seeds))
-    with ThreadPoolExecutor(options.workers) as pool:
-        for line in pool.map(lambda job: run(job, options.extra), todo):
+    one = partial(run, images=options.images, extra=options.extra)
+    with ProcessPoolExecutor(options.workers) as pool:
+        for line in pool.map(one, todo):
             print(line, flush=True)
     if not all(job.finished for job in todo):
         sys.exit("some runs are missing; call again, or look at the messages above")

@@ -33,8 +33,8 @@ class ExactReward:
         self,
         split: Split = "test",
         n: PositiveInt = 256,
-        guidance: PositiveFloat = 1.0,
-        steps: PositiveInt = 10,
+        guidance: PositiveFloat = 2.0,
+        steps: PositiveInt = 8,
         seed: NonNegativeInt = 0,
     ) -> None:
         if split not in SPLITS:
