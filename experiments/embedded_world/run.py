@@ -28,7 +28,6 @@ from sdpo_exp.types import ModelScores
 
 PAIR_SETS = ("tiny", "tiny_sampled", "tiny_hard")
 # Images are judged here and not by each run, which would generate the base's again and again.
-GUIDANCES = (2.0, 1.0)
 SPLIT = "test"
 IMAGES = 256
 # The constant-weight control gets the weight that the safeguard had on average, so it waits.
@@ -65,11 +64,9 @@ class Job(NamedTuple):
         summary = self.folder / "summary.json"
         return summary.is_file() and json.loads(summary.read_text())["status"] == "finished"
 
-    @property
-    def finished(self) -> bool:
-        """Whether an earlier call completed the run and judged its images."""
-        files = [scores_folder(self.folder, g) / "evaluation.json" for g in GUIDANCES]
-        return self.trained and all(file.is_file() for file in files)
+    def judged(self, guidance: float) -> bool:
+        """Whether an earlier call judged its images."""
+        return (scores_folder(self.folder, guidance) / "evaluation.json").is_file()
 
 
 def jobs(root: Path, pair_sets: list[str], seeds: list[int]) -> Iterator[Job]:
@@ -114,9 +111,11 @@ def judge(model: str | None, guidance: float, images: int) -> ModelScores:
     return ExactReward(SPLIT, images, guidance)(TinyBackbone(model))
 
 
-def evaluate(job: Job, images: int) -> None:
-    """Write scores and comparison with the base, for each guidance."""
-    for guidance in GUIDANCES:
+def evaluate(job: Job, guidances: list[float], images: int) -> None:
+    """Write scores and comparison with the base, for each guidance that is missing."""
+    for guidance in guidances:
+        if job.judged(guidance):
+            continue
         base = judge(None, guidance, images)
         tuned = judge.__wrapped__(str(job.folder / "model"), guidance, images)
         folder = scores_folder(job.folder, guidance)
@@ -125,10 +124,10 @@ def evaluate(job: Job, images: int) -> None:
         write_evaluation(folder, what, base.prompts, base.scores, tuned.scores)
 
 
-def run(job: Job, images: int, extra: list[str]) -> str:
+def run(job: Job, guidances: list[float], images: int, extra: list[str]) -> str:
     """Run one job unless it is finished; an unfinished folder of an earlier call is made anew."""
     name = f"{job.data} {job.cell} seed {job.seed}"
-    if job.finished:
+    if job.trained and all(map(job.judged, guidances)):
         return f"{name}: finished before"
     if not job.trained:
         if job.cell == MATCHED and not job._replace(cell="dpo-on").trained:
@@ -139,7 +138,7 @@ def run(job: Job, images: int, extra: list[str]) -> str:
         done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"{name}: FAILED\n{done.stderr[-2000:]}"
-    evaluate(job, images)
+    evaluate(job, guidances, images)
     return f"{name}: done"
 
 
@@ -150,15 +149,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--root", type=Path, default=Path("outputs/embedded_world"))
+    parser.add_argument("--guidances", nargs="+", type=float, default=[2.0])
     parser.add_argument("--images", type=int, default=IMAGES, help="images per model")
     parser.add_argument("--extra", nargs="*", default=[], help="overrides for all runs")
     options = parser.parse_args()
     todo = list(jobs(options.root, options.data, options.seeds))
-    one = partial(run, images=options.images, extra=options.extra)
+    one = partial(run, guidances=options.guidances, images=options.images, extra=options.extra)
     with ProcessPoolExecutor(options.workers) as pool:
         for line in pool.map(one, todo):
             print(line, flush=True)
-    if not all(job.finished for job in todo):
+    if not all(job.trained for job in todo):
         sys.exit("some runs are missing; call again, or look at the messages above")
 
 
