@@ -17,7 +17,7 @@ RANKS = {
     4: ("config", "cli"),
 }
 # One command per root module, and all of them thin.
-COMMANDS = ("__main__", "__init__", "pretrain")
+COMMANDS = ("__main__", "__init__", "pretrain", "generate", "sample_pairs")
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

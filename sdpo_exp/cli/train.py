@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -120,12 +121,23 @@ def _readable_checkpoint(path: Path, max_steps: int) -> Path:
         raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
     if not complete:
         raise UserError(f"resume={path}: not a training checkpoint of this package")
-    if content["global_step"] >= max_steps:
+    if content["global_step"] > max_steps or (
+        content["global_step"] == max_steps and _finished(path.parent.parent)
+    ):
         raise UserError(
             f"resume={path}: the run is at step {content['global_step']} already; "
             f"max_steps={max_steps} leaves nothing to do, give a larger one"
         )
     return path
+
+
+def _finished(run_folder: Path) -> bool:
+    """Whether a run did everything; one stopped while its images were judged did not."""
+    try:
+        summary = json.loads((run_folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return summary.get("status") == "finished"
 
 
 def _is_first_rank() -> bool:

@@ -55,6 +55,18 @@ GENERATE_KEYS: dict[str, Any] = {
     "torch_threads": PositiveInt,
 }
 
+SAMPLE_PAIRS_KEYS: dict[str, Any] = {
+    "folder": str,
+    "pretrained": str | None,
+    "train": NonNegativeInt,
+    "validation": NonNegativeInt,
+    "seed": NonNegativeInt,
+    "guidance": PositiveFloat,
+    "steps": PositiveInt,
+    "min_gap": UnitInterval,
+    "torch_threads": PositiveInt,
+}
+
 RECIPE_KEYS: dict[str, Any] = {
     "source": str | None,
     "note": str | None,

@@ -57,8 +57,9 @@ class ExactReward:
         prompts = [caption(scene) for scene in scenes]
         noise = sampling_noise(self.seed, self.n, LATENT_SHAPE)
         images = sample(backbone.pipeline(), prompts, noise, self.guidance, self.steps).numpy()
-        pixels = np.round((images * 0.5 + 0.5) * 255).clip(0, 255).astype(np.uint8)
-        pixels = pixels.transpose(0, 2, 3, 1)
+        # A model that diverged draws nan; grey, so that it is judged like any other.
+        unit = np.nan_to_num(images * 0.5 + 0.5, nan=0.5)
+        pixels = np.round(unit * 255).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
         # What is judged is what can be looked at: the 8-bit image.
         return ModelScores(prompts, _columns(check(pixels, scenes)), pixels)
 

@@ -11,7 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "diffusers", "transformers")
 # Size limits and nothing else; they keep a run at a few seconds.
-SMALL = ("max_steps=2", "callbacks.probe.pairs=4", "callbacks.probe.times=[0.5]")
+SMALL = (
+    "max_steps=2",
+    "callbacks.probe.pairs=4",
+    "callbacks.probe.times=[0.5]",
+    "evaluation.n=2",
+    "evaluation.steps=1",
+)
+
+# For sweeps: no more than training.
+BARE = ("max_steps=1", "callbacks=[winner_loss]", "evaluation=off")
 
 _WATCHED = f"""
 import atexit, sys

@@ -13,7 +13,11 @@ import pytest
 
 from tests.cli.command import environment, metric_rows, run, run_folders
 
-QUICK = ("callbacks=[winner_loss,checkpoint]", "callbacks.checkpoint.every_n_steps=2")
+QUICK = (
+    "callbacks=[winner_loss,checkpoint]",
+    "callbacks.checkpoint.every_n_steps=2",
+    "evaluation=off",
+)
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -62,7 +66,8 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
 
 
 def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
-    limits = ("max_steps=1", "callbacks=[winner_loss,probe]", "callbacks.probe.times=[0.5]")
+    callbacks = ("callbacks=[winner_loss,probe]", "callbacks.probe.times=[0.5]")
+    limits = ("max_steps=1", *callbacks, "evaluation=off")
     done = run(tmp_path, "-m", "callbacks.probe.pairs=4,999", "seed=0", *limits, "objective=sft")
     assert done.returncode != 0
     assert "asks for 999 held-out pairs, the data has 200" in done.stderr

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests.cli.command import SMALL, metric_rows, run, run_folders
+from tests.cli.command import BARE, SMALL, metric_rows, run, run_folders
 
 
 def ok(folder: Path, *arguments: str) -> str:
@@ -94,7 +94,7 @@ def test_a_run_can_be_continued_from_its_folder(
 
 
 def test_six_cells_by_one_command(tmp_path: Path) -> None:
-    limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics]")
+    limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics]", "evaluation=off")
     ok(tmp_path, "-m", "objective=dpo,dspo,dmpo", "safeguard=true,false", *limits)
     cells = run_folders(tmp_path)
     assert [cell.parent.name.split("-callbacks")[0] for cell in cells] == [
@@ -116,7 +116,7 @@ def test_six_cells_by_one_command(tmp_path: Path) -> None:
 
 
 def test_every_other_objective_and_safeguard_trains(tmp_path: Path) -> None:
-    limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics,guard]")
+    limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics,guard]", "evaluation=off")
     ok(tmp_path, "-m", "objective=sft,ipo,hinge,dspo_sdxl", "safeguard=pair", *limits)
     ok(tmp_path, "-m", "safeguard=pair,global,weighted,constant", *limits, "name=guards")
     assert len(run_folders(tmp_path)) == 4
@@ -199,8 +199,7 @@ def test_a_config_folder_of_the_user_s_own(tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "objective" / "mine.yaml").write_text(
         "_target_: mine.Mine\nsharpness: 100.0\n"
     )
-    limits = ("max_steps=1", "callbacks=[winner_loss]")
-    ok(tmp_path, "--config-dir", "my_conf", "objective=mine", *limits)
+    ok(tmp_path, "--config-dir", "my_conf", "objective=mine", *BARE)
     (folder,) = run_folders(tmp_path)
     assert folder.parent.name.startswith("tiny-mine-on-")
     wrong = run(tmp_path, "--config-dir", "my_conf", "objective=mine", "+objective.sharpnes=2")
@@ -217,6 +216,6 @@ def test_metrics_csv_is_always_written_and_run_dir_can_be_chosen(tmp_path: Path)
 
 
 def test_a_run_says_which_recipe_it_follows(tmp_path: Path) -> None:
-    said = ok(tmp_path, "-m", "objective=hinge,dspo", "max_steps=1", "callbacks=[winner_loss]")
+    said = ok(tmp_path, "-m", "objective=hinge,dspo", *BARE)
     assert "no published recipe for this cell; using beta=200" in said
     assert "the safeguard cannot matter in this cell" in said

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SMALL, run, run_folders
+from tests.cli.command import BARE, SMALL, run, run_folders
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +58,7 @@ def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
     if not {"--help", "--cfg", "--info"} & set(arguments):
         arguments = [a for a in arguments if not a.startswith("max_steps=")]
         sweep = "-m" in arguments or "experiment=sweep_objective_safeguard" in arguments
-        arguments += ("max_steps=1", "callbacks=[winner_loss]") if sweep else SMALL
+        arguments += BARE if sweep else SMALL
     for i, argument in enumerate(arguments):
         if argument == "resume=outputs/run/CELL/TIME":
             assert run(tmp_path, *SMALL).returncode == 0

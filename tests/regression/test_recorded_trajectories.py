@@ -21,7 +21,13 @@ COMMANDS = {
     "others": ("-m", "objective=dmpo,sft", "safeguard=weighted,off"),
 }
 KEYS = ("train/loss", "pair/winner_error", "pair/margin", "safeguard/lambda_mean")
-LIMITS = ("max_steps=4", "lr=1e-3", "warmup_steps=0", "callbacks=[winner_loss,lambda_statistics]")
+LIMITS = (
+    "max_steps=4",
+    "lr=1e-3",
+    "warmup_steps=0",
+    "callbacks=[winner_loss,lambda_statistics]",
+    "evaluation=off",
+)
 
 
 def trajectories(folder: Path, command: str) -> dict[str, dict[str, list[float]]]:

@@ -1,0 +1,121 @@
+"""How `testbed/sampled` was made: two samples a caption, ranked by the exact checker."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from sdpo_exp.errors import UserError
+from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.randomness import sampling_noise
+from sdpo_exp.testbed.attributes import Split, split_scenes
+from sdpo_exp.testbed.captions import caption
+from sdpo_exp.testbed.checker import check
+from sdpo_exp.testbed.sampled import Pixels, SampledPair, write_pairs
+from sdpo_exp.testbed.sampling import LATENT_SHAPE, sample
+
+_CHUNK = 32  # captions at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingPlan:
+    """What the pairs depend on.
+
+    Attributes:
+        train, validation: pairs to make from the captions of each split; 0 for none.
+        seed: of the noise.
+        guidance, steps: of the sampler.
+        min_gap: pairs whose rewards are closer than that are ties.
+        pretrained: folder of the model; None for the shipped base.
+    """
+
+    train: NonNegativeInt = 660
+    validation: NonNegativeInt = 80
+    seed: NonNegativeInt = 0
+    guidance: PositiveFloat = 1.0
+    steps: PositiveInt = 10
+    min_gap: UnitInterval = 0.02
+    pretrained: str | None = None
+
+
+def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = print) -> None:
+    """Make the pairs of a plan and move them to `folder` when all are there.
+
+    Raises:
+        UserError: `folder` exists already, or the model keeps making ties.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists; remove it or choose another folder")
+    started = time.perf_counter()
+    backbone = TinyBackbone(plan.pretrained)
+    rows: dict[str, list[SampledPair]] = {}
+    images: dict[str, Pixels] = {}
+    splits: tuple[tuple[Split, int], ...] = (("train", plan.train), ("validation", plan.validation))
+    for number, (split, count) in enumerate(splits):
+        if count:
+            pairs = list(itertools.islice(_pairs(backbone, split, number, plan), count))
+            rows[split] = [row for row, _ in pairs]
+            images[split] = np.stack([pixels for _, pixels in pairs])
+            log(f"{split}: {count} pairs, rewards {_means(rows[split])}")
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    write_pairs(partial, rows, images, _provenance(plan))
+    partial.rename(folder)
+    log(f"{folder}: {time.perf_counter() - started:.0f} s")
+
+
+def _pairs(
+    backbone: TinyBackbone, split: Split, number: int, plan: SamplingPlan
+) -> Iterator[tuple[SampledPair, Pixels]]:
+    """Pairs that are no ties, caption after caption, winner first; images (2, 32, 32, 3)."""
+    scenes = split_scenes(split)
+    fruitless = 0
+    for chunk in itertools.count():
+        first = chunk * _CHUNK
+        chosen = [scenes[i % len(scenes)] for i in range(first, first + _CHUNK)]
+        twice = [scene for scene in chosen for _ in range(2)]
+        # One independent draw for each chunk of each split.
+        seed = int(np.random.SeedSequence([plan.seed, number, chunk]).generate_state(1)[0])
+        noise = sampling_noise(seed, len(twice), LATENT_SHAPE)
+        prompts = [caption(scene) for scene in twice]
+        pixels = _to_pixels(sample(backbone.pipeline(), prompts, noise, plan.guidance, plan.steps))
+        rewards = check(pixels, twice).reward.reshape(-1, 2)
+        fruitless = 0 if np.ptp(rewards, axis=1).max() > plan.min_gap else fruitless + 1
+        if fruitless * _CHUNK > len(scenes):
+            raise UserError(f"min_gap={plan.min_gap}: no two samples of a caption differ by more")
+        for pair, reward, scene in zip(
+            pixels.reshape(-1, 2, *pixels.shape[1:]), rewards, chosen, strict=True
+        ):
+            order = np.argsort(-reward)
+            high, low = (round(float(reward[i]), 4) for i in order)
+            if high - low > plan.min_gap:
+                yield SampledPair(caption(scene), high, low), pair[order]
+
+
+def _to_pixels(images: torch.Tensor) -> Pixels:
+    """(N, 32, 32, 3) of (N, 3, 32, 32) in [-1, 1]."""
+    scaled: Pixels = (images * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return scaled
+
+
+def _means(rows: list[SampledPair]) -> str:
+    winner = np.mean([row.winner_reward for row in rows])
+    loser = np.mean([row.loser_reward for row in rows])
+    return f"{winner:.3f} (winners) and {loser:.3f} (losers)"
+
+
+def _provenance(plan: SamplingPlan) -> dict[str, Any]:
+    values = dataclasses.asdict(plan)
+    command = [f"{key}={value}" for key, value in values.items() if value is not None]
+    return {
+        "command": " ".join(["python -m sdpo_exp.sample_pairs", *command]),
+        "torch": torch.__version__,
+    }
