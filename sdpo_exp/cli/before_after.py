@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -66,11 +66,18 @@ def compare_with_base(
     plot_before_after(
         picture, base.prompts, base.images, after.images, (base.scores[first], after.scores[first])
     )
-    metrics = {f"eval/{name}": score["tuned"]["mean"] for name, score in content["scores"].items()}
-    metrics |= {
-        f"eval/{name}_change": score["change"]["mean"] for name, score in content["scores"].items()
-    }
+    _tell_loggers(trainer, content["scores"], picture)
+
+
+def _tell_loggers(trainer: L.Trainer, scores: dict[str, Any], picture: Path) -> None:
+    """All but `metrics.csv`, which is the training's alone; the files beside it have the rest."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    metrics = {f"eval/{name}": score["tuned"]["mean"] for name, score in scores.items()}
+    metrics |= {f"eval/{name}_change": score["change"]["mean"] for name, score in scores.items()}
     for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            continue
         logger.log_metrics(metrics, step=trainer.global_step)
         if hasattr(logger, "log_image"):
             logger.log_image("eval/before_after", [str(picture)])

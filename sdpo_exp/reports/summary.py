@@ -37,7 +37,7 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
-            if not name.startswith(("probe/", "perf/", "eval/")) and len(series.steps)
+            if not name.startswith(("probe/", "perf/")) and len(series.steps)
         },
         "probe": {
             name: {"first": float(series.values[0]), "last": float(series.values[-1])}

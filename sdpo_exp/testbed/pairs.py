@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt
 from sdpo_exp.errors import UserError
@@ -27,7 +28,7 @@ _ROWS_IN_FINGERPRINT = 16
 
 
 class SyntheticPairs:
-    """Pairs whose winner shows its caption exactly and whose loser has a few attributes wrong.
+    """Pairs whose winner shows its caption and whose loser has a few more attributes wrong.
 
     Row i is a pure function of (split, seed, changed, i); `size` only says where to stop, so a
     larger source begins with the rows of a smaller one. Never a tie: the loser's scene differs.
@@ -37,9 +38,12 @@ class SyntheticPairs:
         size: number of pairs; captions repeat, with other jitter and losers.
         seed: another draw of scenes, jitter and losers.
         changed: numbers of changed attributes (1 to 5) to choose from, with equal chances.
+        flaws: attributes that are wrong in the winner too, and in the loser in the same way.
+            With 0 the winner is perfect, and imitating it is all there is to learn.
 
     Raises:
-        UserError: an unknown split, a size below 1, or `changed` is empty or outside 1 to 5.
+        UserError: an unknown split, a size below 1, or `changed` is empty or, together with
+            `flaws`, outside 1 to 5.
     """
 
     def __init__(
@@ -48,9 +52,10 @@ class SyntheticPairs:
         size: PositiveInt = 4096,
         seed: NonNegativeInt = 0,
         changed: Sequence[PositiveInt] = (1, 2),
+        flaws: NonNegativeInt = 0,
     ) -> None:
         self.split, self.size, self.seed = split, size, seed
-        self.changed = tuple(changed)
+        self.changed, self.flaws = tuple(changed), flaws
         self._check()
 
     def _check(self) -> None:
@@ -63,6 +68,11 @@ class SyntheticPairs:
                 f"changed must hold numbers of attributes from 1 to {len(ATTRIBUTES)}, "
                 f"such as [1, 2], got {list(self.changed)}"
             )
+        if self.flaws < 0 or self.flaws + max(self.changed) > len(ATTRIBUTES):
+            raise UserError(
+                f"flaws={self.flaws} and changed={list(self.changed)} together touch more than "
+                f"the {len(ATTRIBUTES)} attributes of a scene, or fewer than none"
+            )
 
     def __len__(self) -> int:
         return self.size
@@ -72,19 +82,19 @@ class SyntheticPairs:
         if not 0 <= index < self.size:
             raise IndexError(f"pair {index} of {self.size}")
         generator = self._generator(index)
-        winner, loser = self._draw(generator)
+        wanted, winner, loser = self._draw(generator)
         images = torch.from_numpy(render([winner, loser], draw_offsets(generator, 2)))
-        return PairRow(winner=images[0], loser=images[1], prompt=caption(winner))
+        return PairRow(winner=images[0], loser=images[1], prompt=caption(wanted))
 
     def scenes(self, index: int) -> tuple[Scene, Scene]:
         """What winner and loser of pair `index` show."""
-        return self._draw(self._generator(index))
+        _, winner, loser = self._draw(self._generator(index))
+        return winner, loser
 
     def fingerprint(self) -> str:
         """sha256 hex digest of the parameters and of the first and last rows' content."""
-        digest = hashlib.sha256(
-            repr((type(self).__name__, self.split, self.size, self.seed, self.changed)).encode()
-        )
+        parameters = (type(self).__name__, self.split, self.size, self.seed, self.changed)
+        digest = hashlib.sha256(repr((*parameters, self.flaws)).encode())
         for index in sorted({*range(min(self.size, _ROWS_IN_FINGERPRINT)), self.size - 1}):
             row = self[index]
             digest.update(row.winner.numpy().tobytes() + row.loser.numpy().tobytes())
@@ -95,17 +105,28 @@ class SyntheticPairs:
         key = (SPLITS.index(self.split), index)
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _draw(self, generator: np.random.Generator) -> tuple[Scene, Scene]:
+    def _draw(self, generator: np.random.Generator) -> tuple[Scene, Scene, Scene]:
+        """What was asked for, what the winner shows, and what the loser shows."""
         scenes = split_scenes(self.split)
-        winner = scenes[generator.integers(len(scenes))]
+        wanted = scenes[generator.integers(len(scenes))]
         count = self.changed[generator.integers(len(self.changed))]
-        return winner, corrupt(winner, count, generator)
+        chosen = generator.choice(len(ATTRIBUTES), size=self.flaws + count, replace=False)
+        winner = _corrupt_at(wanted, chosen[: self.flaws], wanted, generator)
+        return wanted, winner, _corrupt_at(winner, chosen[self.flaws :], wanted, generator)
 
 
 def corrupt(scene: Scene, count: int, generator: np.random.Generator) -> Scene:
     """`scene` with exactly `count` attributes (of 5, chosen uniformly) given another value."""
-    for position in generator.choice(len(ATTRIBUTES), size=count, replace=False):
-        attribute = ATTRIBUTES[position]
-        options = alternatives(scene, attribute)
-        scene = dataclasses.replace(scene, **{attribute: options[generator.integers(len(options))]})
+    chosen = generator.choice(len(ATTRIBUTES), size=count, replace=False)
+    return _corrupt_at(scene, chosen, scene, generator)
+
+
+def _corrupt_at(
+    scene: Scene, attributes: NDArray[np.int64], wanted: Scene, generator: np.random.Generator
+) -> Scene:
+    """`scene` with other values at these indices into `ATTRIBUTES`, none of them `wanted`'s."""
+    for index in attributes:
+        name = ATTRIBUTES[index]
+        options = [v for v in alternatives(scene, name) if v != getattr(wanted, name)]
+        scene = dataclasses.replace(scene, **{name: options[generator.integers(len(options))]})
     return scene

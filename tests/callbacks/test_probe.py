@@ -35,6 +35,24 @@ def test_before_training_policy_and_reference_agree(tmp_path: Path) -> None:
     assert first["probe/implicit_accuracy"] == 0.5
 
 
+def test_standard_errors_are_over_pairs_and_not_over_bins(tmp_path: Path) -> None:
+    module = small_module()
+    last = visits(tmp_path, module=module).rows[-1][1]
+    (batch,) = small_data(micro_batch=10).held_out(10)
+    drift = []
+    for time in TIMES:
+        noisy, cond = module.noise_batch(batch, torch.full((10,), time), 0)
+        ref = module.predict_reference(noisy, cond)
+        pred = module.predict_policy(noisy, cond).detach()
+        errors = PairErrors.from_predictions(pred, ref, noisy.target)
+        drift.append(errors.winner - errors.ref_winner)
+    per_pair = torch.stack(drift).mean(0)
+    assert last["probe/winner_minus_ref"] == pytest.approx(float(per_pair.mean()), rel=1e-4)
+    expected = float(per_pair.std()) / 10**0.5
+    assert last["probe/winner_minus_ref_se"] == pytest.approx(expected, rel=1e-4)
+    assert 0 < last["probe/margin_se"] < float("inf")
+
+
 def test_the_run_s_seed_does_not_change_the_questions(tmp_path: Path) -> None:
     first = visits(tmp_path).rows[0][1]
     other = visits(tmp_path, module=small_module(seed=7)).rows[0][1]

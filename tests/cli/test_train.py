@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from tests.cli.command import BARE, SMALL, metric_rows, run, run_folders
 
@@ -41,6 +44,9 @@ def test_a_run_leaves_a_complete_folder(default_run: tuple[Path, str]) -> None:
     assert (folder / "plots" / "trajectories.png").stat().st_size > 10_000
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
+    weights = load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, weight in weights.items():
+        assert torch.equal(weight, checkpoint["state_dict"][f"policy.{name}"]), name
     assert [p.name for p in root.iterdir()] == ["outputs"]  # nothing anywhere else
 
 
@@ -57,10 +63,54 @@ def test_the_log_has_the_promised_keys(default_run: tuple[Path, str]) -> None:
     assert float(rows[1]["train/loss"]) == pytest.approx(0.6931472, abs=1e-6)
 
 
+def test_base_and_tuned_are_compared(default_run: tuple[Path, str]) -> None:
+    (folder,) = run_folders(default_run[0])
+    with (folder / "scores.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["model"], row["index"]) for row in rows] == [
+        ("base", "0"),
+        ("base", "1"),
+        ("tuned", "0"),
+        ("tuned", "1"),
+    ]
+    assert rows[0]["prompt"] == rows[2]["prompt"]
+    rewards = [float(row["reward"]) for row in rows]
+    summary = json.loads((folder / "summary.json").read_text())
+    change = summary["evaluation"]["scores"]["reward"]["change"]["mean"]
+    assert change == pytest.approx(sum(rewards[2:]) / 2 - sum(rewards[:2]) / 2, abs=1e-5)
+    assert (folder / "plots" / "before_after.png").stat().st_size > 10_000
+    report = (folder / "summary.md").read_text()
+    for picture in re.findall(r"!\[.*?\]\((.+?)\)", report):
+        assert (folder / picture).is_file()
+    assert report.count("| reward |") == report.count("| winner error - reference |") == 1
+
+
+def test_a_run_stopped_after_its_training_goes_on_with_the_images(tmp_path: Path) -> None:
+    ok(tmp_path, *SMALL, "run_dir=outputs/whole")
+    stopped = tmp_path / "outputs" / "whole" / "summary.json"
+    stopped.write_text(stopped.read_text().replace('"finished"', '"interrupted"', 1))
+    ok(tmp_path, *SMALL, "resume=outputs/whole", "run_dir=outputs/again")
+    first, second = (
+        (tmp_path / "outputs" / name / "scores.csv").read_text() for name in ("whole", "again")
+    )
+    assert first == second
+
+
+def test_without_evaluation_there_are_no_images_but_a_model(tmp_path: Path) -> None:
+    said = ok(tmp_path, *BARE)
+    (folder,) = run_folders(tmp_path)
+    assert not (folder / "scores.csv").exists()
+    assert (folder / "model" / "model_index.json").is_file()
+    assert "evaluating" not in said
+    assert json.loads((folder / "summary.json").read_text())["evaluation"] is None
+
+
 def test_the_terminal_says_what_matters(default_run: tuple[Path, str]) -> None:
     _, said = default_run
     for words in ("recipe: ", "beta=200", "held-out probe", "finished: 2 steps", "run folder: "):
         assert words in said
+    assert re.search(r"2 images of test captions, guidance 2 +base +tuned +change +s\.e\.", said)
+    assert re.search(r"reward( +[+-]?\d\.\d{3}){4}", said)
     assert "START-UP CHECK" not in said
 
 
@@ -139,7 +189,10 @@ def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     assert hparams["objective._target_"] == "sdpo_exp.objectives.dpo.DPO"
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     (offline,) = (folder / "wandb").glob("offline-run-*")
-    assert b"safeguard.mu" in next(offline.glob("run-*.wandb")).read_bytes()
+    written = next(offline.glob("run-*.wandb")).read_bytes()
+    assert b"safeguard.mu" in written
+    assert b"eval/reward_change" in written
+    assert list(offline.glob("files/media/images/eval/before_after_*.png"))
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 

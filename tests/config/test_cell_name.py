@@ -26,7 +26,7 @@ def test_the_hash_follows_what_changes_numbers_and_nothing_else() -> None:
 
     base = digest()
     assert digest("name=other") == digest("logger=[csv,wandb]") == digest("torch_threads=2") == base
-    others = {digest(o) for o in ("seed=1", "lr=2e-4", "safeguard.mu=0.3", "objective=dmpo")}
+    others = {digest(o) for o in ("seed=1", "lr=3e-4", "safeguard.mu=0.3", "objective=dmpo")}
     assert len(others | {base}) == 5
 
 

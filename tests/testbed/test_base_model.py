@@ -44,7 +44,7 @@ def test_the_recorded_accuracy_leaves_head_room():
     assert [entry["guidance"] for entry in RECIPE["validation"]] == [1.0, 2.0]
     for entry in RECIPE["validation"]:
         assert entry["n"] == len(split_scenes("validation"))
-        assert 0.5 <= entry["accuracy"] <= 0.85
+        assert 0.62 <= entry["accuracy"] <= 0.85
 
 
 def test_the_model_is_as_accurate_as_recorded(backbone):
@@ -58,18 +58,18 @@ def test_the_model_is_as_accurate_as_recorded(backbone):
 def test_samples_depend_on_prompt_and_noise_alone(backbone):
     prompts = [caption(scene) for scene in split_scenes("validation")[:3]]
     noise = torch.randn(3, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
-    together = sample(backbone, prompts, noise, guidance=2.0, steps=3)
-    alone = sample(backbone, prompts[2:], noise[2:], guidance=2.0, steps=3)
+    together = sample(backbone.pipeline(), prompts, noise, guidance=2.0, steps=3)
+    alone = sample(backbone.pipeline(), prompts[2:], noise[2:], guidance=2.0, steps=3)
     assert together.shape == (3, 3, 32, 32)
     assert together.abs().max() <= 1
     np.testing.assert_allclose(together[2:], alone, atol=1e-4)
-    other = sample(backbone, prompts[:1], noise[2:], guidance=2.0, steps=3)
+    other = sample(backbone.pipeline(), prompts[:1], noise[2:], guidance=2.0, steps=3)
     assert not torch.allclose(other, alone, atol=0.1)
 
 
 def test_guidance_1_is_the_conditional_model(backbone):
     noise = torch.randn(1, *LATENT_SHAPE, generator=torch.Generator().manual_seed(0))
     prompt = [caption(split_scenes("test")[0])]
-    plain = sample(backbone, prompt, noise, guidance=1.0, steps=2)
-    nearly = sample(backbone, prompt, noise, guidance=1.0 + 1e-6, steps=2)
+    plain = sample(backbone.pipeline(), prompt, noise, guidance=1.0, steps=2)
+    nearly = sample(backbone.pipeline(), prompt, noise, guidance=1.0 + 1e-6, steps=2)
     torch.testing.assert_close(plain, nearly, atol=1e-4, rtol=0)

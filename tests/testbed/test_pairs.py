@@ -115,3 +115,27 @@ def test_indices_outside_are_refused(index):
 def test_mistakes_are_readable(change, message):
     with pytest.raises(UserError, match=message):
         SyntheticPairs(**{**BASE, **change})
+
+
+def test_flaws_are_wrong_in_both_and_in_the_same_way():
+    source = SyntheticPairs("train", 200, flaws=2, changed=[1])
+    for index in range(200):
+        wanted = parse_caption(source[index].prompt)
+        winner, loser = source.scenes(index)
+        shared = set(differing(wanted, winner))
+        assert len(shared) == 2
+        assert len(differing(winner, loser)) == 1
+        # The loser is wrong in one more place, and never right where the winner is wrong.
+        assert set(differing(wanted, loser)) == shared | set(differing(winner, loser))
+        assert len(differing(wanted, loser)) == 3
+
+
+def test_without_flaws_the_rows_are_what_they_were():
+    source = SyntheticPairs("train", 3)
+    assert source.scenes(0)[0] == parse_caption(source[0].prompt)
+
+
+@pytest.mark.parametrize("settings", [{"flaws": 4}, {"flaws": -1}, {"flaws": 3, "changed": [3]}])
+def test_flaws_must_leave_attributes_to_change(settings):
+    with pytest.raises(UserError, match="together touch more than the 5 attributes"):
+        SyntheticPairs(**settings)
