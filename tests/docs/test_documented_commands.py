@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.cli.command import BARE, SMALL, run, run_folders
+from tests.cli.command import BARE, SMALL, environment, run, run_folders
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,15 +47,26 @@ OF_THE_BASE_MODEL = (
 )
 
 
+# And tests/cli/test_sample_pairs.py these.
+OF_THE_PAIRS = (
+    "python -m sdpo_exp.sample_pairs folder=outputs/sampled_pairs/mine seed=1",
+    "python -m sdpo_exp data=tiny_sampled data.train.folder=outputs/sampled_pairs/mine",
+)
+GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
+
+
 def test_no_command_escapes_these_tests() -> None:
-    rest = set(commands()) - set(PYTHON) - set(OF_THE_BASE_MODEL)
+    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE}
+    rest = set(commands()) - set(PYTHON) - elsewhere
     assert rest == {f"make {target}" for target in MAKE_TARGETS}
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in MAKE_TARGETS)
     assert len(PYTHON) >= 14
 
 
-@pytest.mark.parametrize("command", [c for c in PYTHON if c not in OF_THE_BASE_MODEL])
+@pytest.mark.parametrize(
+    "command", [c for c in PYTHON if c not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS)]
+)
 def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
     if not {"--help", "--cfg", "--info"} & set(arguments):
@@ -69,12 +83,30 @@ def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("command", GENERATE)
+def test_a_documented_image_is_generated(tmp_path: Path, command: str) -> None:
+    arguments = [a for a in shlex.split(command)[3:] if not a.startswith("n=")]
+    for i, argument in enumerate(arguments):
+        if argument == "checkpoint=outputs/run/CELL/TIME":
+            assert run(tmp_path, *BARE).returncode == 0
+            arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
+    line = [sys.executable, "-m", "sdpo_exp.generate", *arguments, "n=1", "steps=1"]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("outputs/generate/*/grid.png"))) == 1
+
+
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda v: v[:20])
 def test_a_documented_code_block_runs(page: str, code: str) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(code, page, "exec"), names)
-    assert 0 <= float(names["lambda_safe"].min()) <= 1  # type: ignore[attr-defined]
-    assert names["pred"].grad is not None  # type: ignore[attr-defined]
+    if page == "README.md":
+        assert 0 <= float(names["lambda_safe"].min()) <= 1
+        assert names["pred"].grad is not None
+    else:
+        assert names["image"].size == (32, 32)
 
 
 def test_the_mistakes_shown_are_the_mistakes_told(tmp_path: Path) -> None:
