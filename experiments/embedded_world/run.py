@@ -69,10 +69,10 @@ class Job(NamedTuple):
         return (scores_folder(self.folder, guidance) / "evaluation.json").is_file()
 
 
-def jobs(root: Path, pair_sets: list[str], seeds: list[int]) -> Iterator[Job]:
+def jobs(root: Path, pair_sets: list[str], cells: list[str], seeds: list[int]) -> Iterator[Job]:
     """All runs; a matched control stands far behind the run that it takes its weight from."""
     for data in pair_sets:
-        for cell in CELLS:
+        for cell in (name for name in CELLS if name in cells):
             for seed in seeds:
                 yield Job(root, data, cell, seed)
 
@@ -146,6 +146,7 @@ def main() -> None:
     """Run what is missing and say what became of each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=PAIR_SETS, default=list(PAIR_SETS))
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--root", type=Path, default=Path("outputs/embedded_world"))
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES, help="images per model")
     parser.add_argument("--extra", nargs="*", default=[], help="overrides for all runs")
     options = parser.parse_args()
-    todo = list(jobs(options.root, options.data, options.seeds))
+    todo = list(jobs(options.root, options.data, options.cells, options.seeds))
     one = partial(run, guidances=options.guidances, images=options.images, extra=options.extra)
     with ProcessPoolExecutor(options.workers) as pool:
         for line in pool.map(one, todo):
