@@ -1,4 +1,4 @@
-"""The default run learns, and the safeguard keeps the winner where plain DPO raises its error.
+"""The default run learns, and the safeguard prevents what plain DPO does to winners and images.
 
 The full default run, twice: what README's table shows, within the spread over seeds.
 """
@@ -13,24 +13,28 @@ import pytest
 from tests.cli.command import run, run_folders
 
 
-def probe(folder: Path, safeguard: str) -> dict[str, float]:
+def outcome(folder: Path, safeguard: str) -> dict[str, float]:
+    """Last probe, and the reward of the tuned images minus that of the base's."""
     done = run(folder, f"safeguard={safeguard}", f"name={safeguard}")
     assert done.returncode == 0, done.stderr
     (run_folder,) = run_folders(folder, safeguard)
     summary = json.loads((run_folder / "summary.json").read_text())
-    return {name.removeprefix("probe/"): v["last"] for name, v in summary["probe"].items()}
+    probe = {name.removeprefix("probe/"): v["last"] for name, v in summary["probe"].items()}
+    return {**probe, "reward": summary["evaluation"]["scores"]["reward"]["change"]["mean"]}
 
 
 @pytest.mark.slow
-def test_the_default_run_learns_without_harming_the_winner(tmp_path: Path) -> None:
-    on = probe(tmp_path, "on")
+def test_the_default_run_learns_and_harms_neither_winner_nor_images(tmp_path: Path) -> None:
+    on = outcome(tmp_path, "on")
     assert on["implicit_accuracy"] > 0.65
     assert on["margin"] > 0.008
-    assert on["winner_minus_ref"] < 0.005
+    assert on["winner_minus_ref"] < 0.002
+    assert on["reward"] > -0.01  # seeds 0 to 2: -0.005 to +0.018
 
 
 @pytest.mark.slow
-def test_without_the_safeguard_the_winner_gets_worse(tmp_path: Path) -> None:
-    off = probe(tmp_path, "off")
+def test_without_the_safeguard_winner_and_images_get_worse(tmp_path: Path) -> None:
+    off = outcome(tmp_path, "off")
     assert off["implicit_accuracy"] > 0.65
-    assert off["winner_minus_ref"] > 0.02
+    assert off["winner_minus_ref"] > 0.03
+    assert off["reward"] < -0.02  # seeds 0 to 2: -0.112 to -0.045

@@ -26,12 +26,12 @@ import numpy as np
 from sdpo_exp.reports.before_after import write_evaluation
 from sdpo_exp.types import ModelScores
 
-PAIR_SETS = ("tiny", "tiny_sampled", "tiny_hard")
+PAIR_SETS = ("tiny", "tiny_sampled", "tiny_hard", "tiny_flawed")
 # Images are judged here and not by each run, which would generate the base's again and again.
 SPLIT = "test"
 IMAGES = 256
-# The constant-weight control gets the weight that the safeguard had on average, so it waits.
-MATCHED = "dpo-constant-mean"
+# A matched control gets the constant weight that the safeguard had on average, so it waits for it.
+MATCHED = {"dpo-constant-mean": "dpo-on", "dpo-constant-half": "dpo-on-half"}
 CELLS: dict[str, tuple[str, ...]] = {
     "dpo-on": ("objective=dpo", "safeguard=on"),
     "dpo-off": ("objective=dpo", "safeguard=off"),
@@ -41,8 +41,12 @@ CELLS: dict[str, tuple[str, ...]] = {
     "dspo-on": ("objective=dspo", "safeguard=on"),
     "dspo-off": ("objective=dspo", "safeguard=off"),
     "dpo-constant-0": ("objective=dpo", "safeguard=constant", "safeguard.weight=0.0"),
-    MATCHED: ("objective=dpo", "safeguard=constant"),
+    "dpo-constant-mean": ("objective=dpo", "safeguard=constant"),
+    "dpo-on-half": ("objective=dpo", "safeguard=on", "safeguard.mu=0.5"),
+    "dpo-constant-half": ("objective=dpo", "safeguard=constant"),
 }
+# Found on validation captions (search.py), where imperfect winners made a looser safeguard better.
+ONLY_ON = {"dpo-on-half": "tiny_flawed", "dpo-constant-half": "tiny_flawed"}
 
 
 class Job(NamedTuple):
@@ -72,7 +76,7 @@ class Job(NamedTuple):
 def jobs(root: Path, pair_sets: list[str], cells: list[str], seeds: list[int]) -> Iterator[Job]:
     """All runs; a matched control stands far behind the run that it takes its weight from."""
     for data in pair_sets:
-        for cell in (name for name in CELLS if name in cells):
+        for cell in (c for c in CELLS if c in cells and ONLY_ON.get(c, data) == data):
             for seed in seeds:
                 yield Job(root, data, cell, seed)
 
@@ -87,8 +91,8 @@ def mean_lambda(folder: Path) -> float:
 def command(job: Job, extra: list[str]) -> list[str]:
     """The command line of a job."""
     arguments = [f"data={job.data}", *CELLS[job.cell], f"seed={job.seed}", f"run_dir={job.folder}"]
-    if job.cell == MATCHED:
-        weight = mean_lambda(job._replace(cell="dpo-on").folder)
+    if job.cell in MATCHED:
+        weight = mean_lambda(job._replace(cell=MATCHED[job.cell]).folder)
         arguments.append(f"safeguard.weight={weight:.4f}")
     return [sys.executable, "-m", "sdpo_exp", "evaluation=off", *arguments, *extra]
 
@@ -130,8 +134,8 @@ def run(job: Job, guidances: list[float], images: int, extra: list[str]) -> str:
     if job.trained and all(map(job.judged, guidances)):
         return f"{name}: finished before"
     if not job.trained:
-        if job.cell == MATCHED and not job._replace(cell="dpo-on").trained:
-            return f"{name}: skipped, its dpo-on run is not finished"
+        if job.cell in MATCHED and not job._replace(cell=MATCHED[job.cell]).trained:
+            return f"{name}: skipped, its {MATCHED[job.cell]} run is not finished"
         shutil.rmtree(job.folder, ignore_errors=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         line = command(job, extra)

@@ -19,7 +19,6 @@ from typing import Any
 JUDGED = ("evaluation.split=validation", "evaluation.n=250", "callbacks.probe.every_n_steps=120")
 SFT = ("objective=sft", "safeguard=off")
 FLAWS = ("data.train.flaws=1",)
-MATCHED = ("safeguard=constant", "safeguard.weight=0.2")
 TRIED: dict[str, tuple[str, ...]] = {
     "sft, lr 5e-5": (*SFT, "lr=5e-5"),
     "sft, lr 1e-4": (*SFT, "lr=1e-4"),
@@ -29,14 +28,15 @@ TRIED: dict[str, tuple[str, ...]] = {
     "dpo off, lr 1e-4": ("safeguard=off", "lr=1e-4"),
     "dpo off, lr 2e-4": ("safeguard=off",),
     "dpo on, mu 0.5": ("safeguard.mu=0.5",),
-    "dpo on, beta 20": ("objective.beta=20",),
     "dpo on, beta 2000": ("objective.beta=2000",),
     "flaws, sft, lr 1e-4": (*FLAWS, *SFT),
     "flaws, dpo on": FLAWS,
     "flaws, dpo on, mu 0.5": (*FLAWS, "safeguard.mu=0.5"),
-    "flaws, dpo on, mu 0": (*FLAWS, "safeguard.mu=0.0"),
+    "flaws, dpo on, mu 0.3": (*FLAWS, "safeguard.mu=0.3"),
+    "flaws, dpo on, mu 0.5, lr 1e-4": (*FLAWS, "safeguard.mu=0.5", "lr=1e-4"),
     "flaws, dpo off": (*FLAWS, "safeguard=off"),
-    "flaws, dpo constant 0.2": (*FLAWS, *MATCHED),
+    "flaws, dpo off, lr 1e-4": (*FLAWS, "safeguard=off", "lr=1e-4"),
+    "flaws, dpo constant 0.65": (*FLAWS, "safeguard=constant", "safeguard.weight=0.65"),
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from omegaconf import OmegaConf
-from run import PAIR_SETS, Job, mean_lambda, scores_folder
+from run import ONLY_ON, PAIR_SETS, Job, mean_lambda, scores_folder
 from scipy import stats
 
 from sdpo_exp.statistics import Estimate, estimate, paired_change
@@ -28,10 +28,11 @@ from sdpo_exp.testbed.attributes import ATTRIBUTES
 # In the order of the tables; all of run.py's.
 CELLS = (
     *("sft", "dpo-off", "dpo-on", "dmpo-off", "dmpo-on", "dspo-off", "dspo-on"),
-    *("dpo-constant-0", "dpo-constant-mean"),
+    *("dpo-constant-0", "dpo-constant-mean", "dpo-on-half", "dpo-constant-half"),
 )
 CONTRASTS = (
     *(("dpo-on", other) for other in ("dpo-off", "sft", "dpo-constant-mean", "dpo-constant-0")),
+    *(("dpo-on-half", other) for other in ("dpo-off", "sft", "dpo-constant-half", "dpo-on")),
     *(("dmpo-on", "dmpo-off"), ("dmpo-on", "sft"), ("dspo-on", "dspo-off")),
 )
 PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
@@ -223,7 +224,9 @@ def markdown(header: Sequence[str], rows: list[list[str]]) -> list[str]:
 def section(data: str, runs: list[Run]) -> list[str]:
     """Both tables of a pair set."""
     cells = {cell: [run for run in runs if run.job.cell == cell] for cell in CELLS}
-    lines = ["", f"## {data}", "", *markdown(CELL_HEADER, [cell_row(*c) for c in cells.items()])]
+    here = [cell for cell in CELLS if ONLY_ON.get(cell, data) == data]
+    rows = [cell_row(cell, cells[cell]) for cell in here]
+    lines = ["", f"## {data}", "", *markdown(CELL_HEADER, rows)]
     if rows := contrast_rows(cells):
         lines += ["", *markdown(CONTRAST_HEADER, rows)]
     return lines

@@ -208,3 +208,26 @@ def test_the_study_trains_only_what_is_missing(tmp_path: Path) -> None:
         (row,) = csv.DictReader(stream)
     config = (cells / "dpo-constant-mean" / "seed0" / "config.yaml").read_text()
     assert f"weight: {round(float(row['safeguard/lambda_mean']), 4)}\n" in config
+
+
+def test_the_readme_s_numbers_are_the_study_s() -> None:
+    table = (STUDY / "table.md").read_text().split("## tiny\n")[1].split("\n## ")[0]
+    rows = {
+        line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")
+    }
+    cells = {
+        "dpo, safeguard off": "dpo off",
+        "dpo, safeguard on": "dpo on",
+        "dmpo, safeguard off": "dmpo off",
+        "dmpo, safeguard on": "dmpo on",
+        "control: sft, winners only": "sft",
+        "control: dpo, constant weight 0.19": "dpo constant mean",
+    }
+    readme = (ROOT / "README.md").read_text().replace("**", "")
+    for shown, cell in cells.items():
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {shown} |")]
+        winner, accuracy, reward = (part.strip() for part in line.split("|")[2:5])
+        _, _, _, measured, _, implicit, _, change, *_ = rows[cell].split("|")
+        assert reward == change.strip()
+        assert accuracy == implicit.strip()
+        assert float(winner) == pytest.approx(float(measured.split()[0]), abs=6e-4)
