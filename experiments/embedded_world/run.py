@@ -163,7 +163,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers) as pool:
         for line in pool.map(one, todo):
             print(line, flush=True)
-    if not all(job.trained for job in todo):
+    if not all(job.trained and all(map(job.judged, options.guidances)) for job in todo):
         sys.exit("some runs are missing; call again, or look at the messages above")
 
 

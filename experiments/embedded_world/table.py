@@ -33,7 +33,7 @@ CELLS = (
 CONTRASTS = (
     *(("dpo-on", other) for other in ("dpo-off", "sft", "dpo-constant-mean", "dpo-constant-0")),
     *(("dpo-on-half", other) for other in ("dpo-off", "sft", "dpo-constant-half", "dpo-on")),
-    *(("dmpo-on", "dmpo-off"), ("dmpo-on", "sft"), ("dspo-on", "dspo-off")),
+    *(("dmpo-on", "dmpo-off"), ("dmpo-on", "sft")),
 )
 PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
 CHANGES = ("reward", "accuracy", "cleanliness", "exact")
@@ -42,7 +42,10 @@ CELL_HEADER = (
     *("cell", "runs", "winner error - reference", "margin", "implicit accuracy", "lambda"),
     *("reward change", "accuracy change", "cleanliness change"),
 )
-CONTRAST_HEADER = ("contrast", "seeds", "reward difference", "per seed", "p", "p (Holm)")
+CONTRAST_HEADER = (
+    *("contrast", "seeds", "reward difference", "per seed", "interval over seeds"),
+    *("p", "p (Holm)"),
+)
 CAPTION = """# Tables of the embedded-world study
 
 Written by `table.py` from {runs} finished runs; one row each in `results.csv`.
@@ -53,9 +56,10 @@ Lambda: mean over all steps; `sft` has no loser to weigh. Changes: tuned minus b
 {reward_base:.3f}) on the same {prompts} prompts and noises, guidance {guidance:g}.
 
 `[a, b]` and `±` are 95 % t intervals over prompts, after each prompt was averaged over the seeds.
-They cover which prompts were drawn and **not** which seeds were trained: on those there is only
-the range. Contrasts are paired by prompt and seed; p is a paired t test over prompts, in `p (Holm)`
-corrected for all contrasts of its pair set."""
+They cover which prompts were drawn and **not** which seeds were trained: for those see the range,
+and for contrasts the 95 % t interval over the seeds' means, which with three seeds is wide.
+Contrasts are paired by prompt and seed; p is a paired t test over prompts, in `p (Holm)` corrected
+for all contrasts of its pair set."""
 Row: TypeAlias = dict[str, Any]
 
 
@@ -158,7 +162,7 @@ def contrasts(cells: dict[str, list[Run]]) -> dict[str, np.ndarray]:
 
 def paired_p(differences: np.ndarray) -> float:
     """Two-sided p of Student's paired t test on differences (n,); 1 where it says nothing."""
-    silent = len(differences) < 2 or not differences.any()
+    silent = len(differences) < 2 or np.ptp(differences) < 1e-12
     return 1.0 if silent else float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
@@ -197,7 +201,8 @@ def contrast_rows(cells: dict[str, list[Run]]) -> list[list[str]]:
     return [
         [
             *(name, str(len(found[name])), _interval(estimate(mean))),
-            *(_range(found[name].mean(axis=1)), _p(p), _p(adjusted)),
+            *(_range(found[name].mean(axis=1)), _over_seeds(found[name].mean(axis=1))),
+            *(_p(p), _p(adjusted)),
         ]
         for name, mean, p, adjusted in zip(found, means, p_values, holm(p_values), strict=True)
     ]
@@ -205,6 +210,11 @@ def contrast_rows(cells: dict[str, list[Run]]) -> list[list[str]]:
 
 def _interval(e: Estimate) -> str:
     return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+
+
+def _over_seeds(means: np.ndarray) -> str:
+    e = estimate(means)
+    return "-" if len(means) < 2 else f"[{e.low:+.3f}, {e.high:+.3f}]"
 
 
 def _range(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:

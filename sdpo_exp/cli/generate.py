@@ -68,6 +68,8 @@ def check_generate(config: DictConfig) -> list[str]:
     problems = check_keys(config, GENERATE_KEYS)
     if problems:
         return problems
+    if config.negative_prompt is not None and config.guidance == 1.0:
+        problems.append("negative_prompt: has no effect at guidance=1; raise guidance, or leave it")
     if Path(config.folder).exists():
         problems.append(f"folder={config.folder} exists; give another folder")
     try:

@@ -8,8 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.pipelines import find_model
 from sdpo_exp.config.check import check_keys
 from sdpo_exp.config.schema import SAMPLE_PAIRS_KEYS
+from sdpo_exp.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +28,11 @@ def check_sample_pairs(config: DictConfig) -> list[str]:
         problems = [f"folder={config.folder} exists; give another folder"]
     if not problems and config.train == config.validation == 0:
         problems = ["train=0 validation=0: no pairs to make"]
+    if not problems and config.pretrained is not None:
+        try:
+            find_model(config.pretrained)
+        except UserError as error:
+            problems = [f"pretrained={error}"]
     return problems
 
 
@@ -39,7 +46,12 @@ def sample_pairs(config: DictConfig) -> None:
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
     values = {str(key): value for key, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+    if config.pretrained is not None:  # a run's folder means its model
+        values["pretrained"] = str(find_model(config.pretrained).folder)
     folder = Path(config.folder)
     plan = {key: values[key] for key in SamplingPlan.__dataclass_fields__}
-    make(folder, SamplingPlan(**plan), _log.info)
+    try:
+        make(folder, SamplingPlan(**plan), _log.info)
+    except OSError as error:  # weights that are missing or broken
+        raise UserError(f"pretrained={config.pretrained}: {error}") from None
     _log.info("use it with data=tiny_sampled data.train.folder=%s", folder)

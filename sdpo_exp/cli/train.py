@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ def train(config: DictConfig) -> None:
     settle_run_dir(config, str(folder))
     _prepare_torch(config)
     if _is_first_rank():
+        _clear_results(folder)
         _say_recipe(config)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
     started = time.perf_counter()
@@ -93,6 +95,20 @@ def _run_trainer(
     if checkpoint is not None:
         _log.info("resuming from %s", checkpoint)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if checkpoint is not None and trainer.is_global_zero:
+        _carry_over(checkpoint, Path(trainer.default_root_dir))
+
+
+def _carry_over(checkpoint: Path, folder: Path) -> None:
+    """What training would have left, where it was complete before and only images were missing."""
+    target = folder / "checkpoints" / checkpoint.name
+    if any(target.parent.glob("*.ckpt")):
+        return
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(checkpoint, target)
+    metrics = checkpoint.parents[1] / "metrics.csv"
+    if metrics.is_file():
+        shutil.copyfile(metrics, folder / "metrics.csv")
 
 
 def find_checkpoint(path: Path, max_steps: int) -> Path:
@@ -129,6 +145,13 @@ def _readable_checkpoint(path: Path, max_steps: int) -> Path:
             f"max_steps={max_steps} leaves nothing to do, give a larger one"
         )
     return path
+
+
+def _clear_results(folder: Path) -> None:
+    """Take away what an earlier run in the same `run_dir` said about another model."""
+    for name in ("evaluation.json", "scores.csv", "plots/before_after.png", "summary.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "model", ignore_errors=True)
 
 
 def _finished(run_folder: Path) -> bool:

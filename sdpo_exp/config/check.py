@@ -183,6 +183,13 @@ def _resume_exists(config: DictConfig) -> str | None:
     return None
 
 
+def _evaluation_is_chosen(config: DictConfig) -> str | None:
+    values = [str(key) for key in config.evaluation]
+    if not values or "_target_" in values:
+        return None
+    return f"evaluation.{values[0]}: evaluation=off takes no values; leave them out"
+
+
 def _derived_trainer_keys(config: DictConfig) -> str | None:
     derived = [key for key in config.trainer if key in _DERIVED]
     return "; ".join(f"trainer.{key} cannot be set: {_DERIVED[key]}" for key in derived) or None
@@ -193,5 +200,6 @@ _RULES: tuple[Callable[[DictConfig], str | None], ...] = (
     _compat_is_microbatch,
     _whole_passes,
     _resume_exists,
+    _evaluation_is_chosen,
     _derived_trainer_keys,
 )

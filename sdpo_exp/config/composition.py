@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.check import close_matches
 
-_MISTAKES = (HydraException, OmegaConfBaseException)
+# ValueError: what Hydra raises for a group that is given null or a number.
+_MISTAKES = (HydraException, OmegaConfBaseException, ValueError)
 
 
 @dataclass
@@ -102,6 +103,8 @@ def _culprit(error: Exception, overrides: list[str]) -> str | None:
     for line in reversed(overrides):
         override = parser.parse_override(line)
         key = override.key_or_group
+        if isinstance(error, ValueError) and _is_no_choice(override):
+            return line
         if f"'{key}'" in text or f"'{key}/" in text:
             return line
     return None
@@ -116,6 +119,8 @@ def _explain(
 ) -> str:
     override = OverridesParser.create().parse_override(culprit)
     key = override.key_or_group
+    if isinstance(error, ValueError) and _is_no_choice(override):
+        return f"{culprit}: no such choice.{_nearest(str(override.value()), _options(key))[1:]}"
     if isinstance(error, MissingConfigException):
         missing = str(error).split(f"'{key}/")[-1].split("'")[0]
         return f"{culprit}: no such choice{_nearest(missing, _options(key, config_dir))}"
@@ -124,6 +129,14 @@ def _explain(
     others = [line for line in overrides if line != culprit]
     base = compose_cell(config_name, others, config_dir).config
     return f"{culprit}: {_unknown_key(override, base)}"
+
+
+def _is_no_choice(override: Override) -> bool:
+    """Whether a group is given null, a number or a truth value."""
+    value = override.value()
+    return bool(_options(override.key_or_group)) and not isinstance(
+        value, str | list | QuotedString
+    )
 
 
 def _unknown_key(override: Override, base: DictConfig | None) -> str:

@@ -89,7 +89,7 @@ def plot_before_after(
         if index >= len(prompts):
             continue
         gap = np.full((base.shape[1], _GAP, 3), 255, dtype=np.uint8)
-        axis.imshow(np.concatenate([base[index], gap, tuned[index]], axis=1), "gray")
+        axis.imshow(np.concatenate([base[index], gap, tuned[index]], axis=1))
         axis.set_title("\n".join(textwrap.wrap(prompts[index], 34)), fontsize=8)
         if scores is not None:
             for where, values in zip((0.25, 0.75), scores, strict=True):

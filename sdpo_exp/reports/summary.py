@@ -16,8 +16,9 @@ _LABELS = {
     "loser_minus_ref": "loser error - reference",
     "implicit_accuracy": "implicit accuracy",
 }
-_HEADER = ("", "base", "tuned", "change", "s.e.")
+_IMAGES, _ERRORS = ("base", "tuned", "change", "s.e."), ("first", "last", "change", "s.e.")
 Row = tuple[str, str, str, str, str]
+Table = tuple[Row, list[Row]]
 
 
 def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any]:
@@ -57,8 +58,8 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
 def format_summary(summary: dict[str, Any]) -> str:
     """A few lines for the terminal."""
     lines = [_first_line(summary)]
-    for title, rows in _tables(summary):
-        cells = [(title, *_HEADER[1:]), *rows]
+    for header, rows in _tables(summary):
+        cells = [header, *rows]
         first = max(26, *(len(row[0]) for row in cells))
         lines += [
             "",
@@ -70,9 +71,10 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def _markdown(folder: Path, summary: dict[str, Any]) -> str:
-    lines = [f"# {folder.parent.name}", "", _first_line(summary) + "."]
-    for title, rows in _tables(summary):
-        lines += ["", f"| {title} | " + " | ".join(_HEADER[1:]) + " |", "|---|---|---|---|---|"]
+    title = f"{folder.parent.name}/{folder.name}"
+    lines = [f"# {title}", "", _first_line(summary) + "."]
+    for header, rows in _tables(summary):
+        lines += ["", "| " + " | ".join(header) + " |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
     if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
         lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
@@ -87,29 +89,29 @@ def _first_line(summary: dict[str, Any]) -> str:
     return f"{summary['status']}: {summary['steps']} steps in {summary['seconds']:.0f} s"
 
 
-def _tables(summary: dict[str, Any]) -> list[tuple[str, list[Row]]]:
-    """Title and rows of what there is: the evaluation, then the probe."""
-    tables = []
+def _tables(summary: dict[str, Any]) -> list[Table]:
+    """Header and rows of what there is: the evaluation, then the probe."""
+    tables: list[Table] = []
     if (evaluation := summary["evaluation"]) is not None:
         rows = [_score_row(name, score) for name, score in evaluation["scores"].items()]
-        tables.append((evaluation["description"], rows))
+        tables.append(((evaluation["description"], *_IMAGES), rows))
     probe = summary["probe"]
     rows = [_probe_row(name, probe) for name in _PROBE if f"probe/{name}" in probe]
     if rows:
-        tables.append(("held-out probe", rows))
+        tables.append((("held-out probe", *_ERRORS), rows))
     return tables
 
 
 def _score_row(name: str, score: dict[str, Any]) -> Row:
     base, tuned, change = (score[part] for part in ("base", "tuned", "change"))
-    error = change["standard_error"]
-    return (
-        name,
-        f"{base['mean']:.3f}",
-        f"{tuned['mean']:.3f}",
-        f"{change['mean']:+.3f}",
-        "" if error is None else f"{error:.3f}",
-    )
+    error = _number(change["standard_error"], ".3f")
+    means = (_number(base["mean"], ".3f"), _number(tuned["mean"], ".3f"))
+    return (name, *means, _number(change["mean"], "+.3f"), error)
+
+
+def _number(value: float | None, form: str) -> str:
+    """JSON's null stands for what was not a number."""
+    return "nan" if value is None else format(value, form)
 
 
 def _probe_row(name: str, probe: dict[str, Any]) -> Row:
@@ -119,7 +121,9 @@ def _probe_row(name: str, probe: dict[str, Any]) -> Row:
         f"{values['first']:.4f}",
         f"{values['last']:.4f}",
         f"{values['last'] - values['first']:+.4f}",
-        "" if error is None else f"{error['last']:.4f}",
+        # Errors minus the reference start at exactly 0, so the last value's error is the change's.
+        # Not so in a resumed run, whose first visit is not the base.
+        "" if error is None or values["first"] != 0.0 else f"{error['last']:.4f}",
     )
 
 

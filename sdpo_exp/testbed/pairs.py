@@ -30,8 +30,8 @@ _ROWS_IN_FINGERPRINT = 16
 class SyntheticPairs:
     """Pairs whose winner shows its caption and whose loser has a few more attributes wrong.
 
-    Row i is a pure function of (split, seed, changed, i); `size` only says where to stop, so a
-    larger source begins with the rows of a smaller one. Never a tie: the loser's scene differs.
+    Row i is a pure function of (split, seed, changed, flaws, i); `size` only says where to stop, so
+    a larger source begins with the rows of a smaller one. Never a tie: the loser's scene differs.
 
     Args:
         split: which captions, disjoint between splits.
@@ -94,7 +94,8 @@ class SyntheticPairs:
     def fingerprint(self) -> str:
         """sha256 hex digest of the parameters and of the first and last rows' content."""
         parameters = (type(self).__name__, self.split, self.size, self.seed, self.changed)
-        digest = hashlib.sha256(repr((*parameters, self.flaws)).encode())
+        flawed = (self.flaws,) if self.flaws else ()  # so that perfect winners keep their hash
+        digest = hashlib.sha256(repr((*parameters, *flawed)).encode())
         for index in sorted({*range(min(self.size, _ROWS_IN_FINGERPRINT)), self.size - 1}):
             row = self[index]
             digest.update(row.winner.numpy().tobytes() + row.loser.numpy().tobytes())

@@ -33,6 +33,12 @@ STAGE_1 = [
     (["objective=dmpo", "objective.alpha=2"], ["objective.alpha: must be less than or equal to 1"]),
     (["seed=1.5"], ["seed: must be a valid integer, got 1.5"]),
     (["seed=-1"], ["seed: must be greater than or equal to 0"]),
+    (["evaluation=null"], ["evaluation=null: no such choice. Choices: off, smoke, tiny."]),
+    (["objective=3"], ["objective=3: no such choice. Choices: dmpo, dpo, "]),
+    (
+        ["evaluation=off", "+evaluation.n=5"],
+        ["evaluation.n: evaluation=off takes no values; leave them out"],
+    ),
     (["max_steps=0"], ["max_steps: must be greater than or equal to 1"]),
     (["lr=fast"], ["lr: must be a valid number, got 'fast'"]),
     (["lr=true"], ["lr: must be a valid number, got True"]),

@@ -30,7 +30,7 @@ def sample_pairs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
         (["guidence=2"], "guidence=2: unknown key; did you mean 'guidance'"),
         (["train=0", "validation=0"], "no pairs to make"),
         (["folder=there"], "folder=there exists; give another folder"),
-        (["pretrained=nowhere", "train=1"], "model.pretrained=nowhere: no such model folder"),
+        (["pretrained=nowhere", "train=1"], "pretrained=nowhere: no such folder"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -90,10 +90,21 @@ def test_a_run_stopped_after_its_training_goes_on_with_the_images(tmp_path: Path
     stopped = tmp_path / "outputs" / "whole" / "summary.json"
     stopped.write_text(stopped.read_text().replace('"finished"', '"interrupted"', 1))
     ok(tmp_path, *SMALL, "resume=outputs/whole", "run_dir=outputs/again")
-    first, second = (
-        (tmp_path / "outputs" / name / "scores.csv").read_text() for name in ("whole", "again")
-    )
-    assert first == second
+    for name in ("scores.csv", "metrics.csv"):
+        first, second = ((tmp_path / "outputs" / d / name).read_text() for d in ("whole", "again"))
+        assert first == second
+    summary = json.loads((tmp_path / "outputs" / "again" / "summary.json").read_text())
+    assert summary["steps"] == 2
+    assert "probe/winner_minus_ref" in summary["probe"]
+    ok(tmp_path, *BARE[1:], "max_steps=3", "resume=outputs/again")
+
+
+def test_a_folder_that_is_used_again_says_nothing_of_the_earlier_run(tmp_path: Path) -> None:
+    ok(tmp_path, *SMALL, "run_dir=outputs/here")
+    ok(tmp_path, *BARE, "run_dir=outputs/here")
+    folder = tmp_path / "outputs" / "here"
+    assert not (folder / "scores.csv").exists()
+    assert json.loads((folder / "summary.json").read_text())["evaluation"] is None
 
 
 def test_without_evaluation_there_are_no_images_but_a_model(tmp_path: Path) -> None:

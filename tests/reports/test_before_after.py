@@ -53,6 +53,24 @@ def test_the_summary_shows_the_comparison_on_terminal_and_page(tmp_path: Path) -
     assert "| three images | base | tuned | change | s.e. |" in page
 
 
+def test_a_mean_that_is_no_number_is_said_and_not_a_crash(tmp_path: Path) -> None:
+    broken = {"reward": np.array([np.nan, 0.5])}
+    write_evaluation(tmp_path, "two images", ["a", "b"], broken, broken)
+    summary = write_summary(tmp_path, status="finished", seconds=1.0)
+    assert "reward nan nan nan nan" in " ".join(format_summary(summary).split())
+
+
+def test_a_resumed_probe_claims_no_error_of_a_change_from_the_base(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "probe/winner_minus_ref,probe/winner_minus_ref_se,step\n0.1,0.05,240\n0.2,0.05,480\n"
+    )
+    said = format_summary(write_summary(tmp_path, status="finished", seconds=1.0))
+    line = next(line for line in said.splitlines() if line.startswith("winner error"))
+    assert line.split()[-3:] == ["0.1000", "0.2000", "+0.1000"]
+    assert "first" in said
+    assert "base" not in said
+
+
 @pytest.mark.parametrize("count", [1, 12, 30])
 def test_the_picture_has_base_left_and_tuned_right(tmp_path: Path, count: int) -> None:
     red, green = np.zeros((2, count, 8, 8, 3), np.uint8)
