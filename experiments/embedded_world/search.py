@@ -2,7 +2,7 @@
 
     python experiments/embedded_world/search.py            # runs what is missing, prints the table
 
-The list is what was tried, in full: the tuning budget behind the study's settings.
+search.md has all that was tried before the study's settings were fixed, by this script or not.
 """
 
 from __future__ import annotations

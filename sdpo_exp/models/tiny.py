@@ -145,7 +145,7 @@ def build_tiny(vocabulary: Sequence[str]) -> TinyBackbone:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """1.0 M parameters. The time embedding also gets a pooled text embedding: with it the tiny
+    """1.1 M parameters. The time embedding also gets a pooled text embedding: with it the tiny
     model learns its captions in half the steps."""
     return UNet2DConditionModel(
         sample_size=16,
