@@ -226,6 +226,7 @@ def test_the_readme_s_numbers_are_the_study_s() -> None:
         "dmpo, safeguard on": "dmpo on",
         "control: sft, winners only": "sft",
         "control: dpo, constant weight 0.19": "dpo constant mean",
+        "control: dpo, constant weight 0": "dpo constant 0",
     }
     readme = (ROOT / "README.md").read_text().replace("**", "")
     for shown, cell in cells.items():
@@ -235,6 +236,21 @@ def test_the_readme_s_numbers_are_the_study_s() -> None:
         assert reward == change.strip()
         assert accuracy == implicit.strip()
         assert float(winner) == pytest.approx(float(measured.split()[0]), abs=6e-4)
+
+
+def test_the_readme_s_other_pair_sets_are_the_study_s() -> None:
+    with (STUDY / "results.csv").open(newline="") as stream:
+        runs = list(csv.DictReader(stream))
+    readme = (ROOT / "README.md").read_text()
+    assert f"{len(runs)} runs" in readme
+    cells = ("dpo-off", "dpo-on", "sft")
+    for data in ("tiny_sampled", "tiny_hard", "tiny_flawed"):
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| `{data}`")]
+        for cell, shown in zip(cells, line.split("|")[2:5], strict=True):
+            ours = [r for r in runs if (r["data"], r["cell"]) == (data, cell)]
+            assert len(ours) == 3
+            mean = sum(float(run["reward_change"]) for run in ours) / 3
+            assert float(shown) == pytest.approx(mean, abs=6e-4), (data, cell)
 
 
 def test_the_search_prints_what_ran_and_says_what_did_not(tmp_path: Path) -> None:
