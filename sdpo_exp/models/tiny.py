@@ -50,7 +50,11 @@ class TinyBackbone:
     def __init__(self, pretrained: str | None = None) -> None:
         folder = EMBEDDED_WEIGHTS if pretrained is None else Path(pretrained)
         _check_folder(folder)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(
+            folder / "unet",
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,  # the other way wants accelerate, and warns without it
+        )
         text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
