@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.cli.command import metric_rows, run, run_folders
 
@@ -30,13 +31,17 @@ LIMITS = (
 )
 
 
+def cell_key(folder: Path) -> str:
+    """What was chosen; a folder's own name is cut off before the last labels."""
+    compat = OmegaConf.load(folder / "config.yaml").safeguard.get("official_compat")
+    return "-".join([*folder.parent.name.split("-")[:3], *(["compat"] if compat else [])])
+
+
 def trajectories(folder: Path, command: str) -> dict[str, dict[str, list[float]]]:
     done = run(folder, *COMMANDS[command], *LIMITS, f"name={command}")
     assert done.returncode == 0, done.stderr
     return {
-        cell.parent.name.rpartition("-")[0]: {
-            key: [float(row[key]) for row in metric_rows(cell)] for key in KEYS
-        }
+        cell_key(cell): {key: [float(row[key]) for row in metric_rows(cell)] for key in KEYS}
         for cell in run_folders(folder, command)
     }
 
