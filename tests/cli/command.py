@@ -38,9 +38,13 @@ def environment() -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.CompletedProcess[str]:
     """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded."""
-    start = ["-c", _WATCHED] if watch else ["-m", "sdpo_exp"]
+    return python(folder, *(("-c", _WATCHED) if watch else ("-m", "sdpo_exp")), *arguments)
+
+
+def python(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python <arguments>` in `folder`."""
     return subprocess.run(
-        [sys.executable, *start, *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=environment(),
         capture_output=True,

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SMALL, environment, run
+from tests.cli.command import SMALL, python, run
 
 
 def sample_pairs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sdpo_exp.sample_pairs", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return python(folder, "-m", "sdpo_exp.sample_pairs", *arguments)
 
 
 @pytest.mark.parametrize(

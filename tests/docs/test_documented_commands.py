@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.command import BARE, SMALL, environment, run, run_folders
+from tests.cli.command import BARE, SMALL, python, run, run_folders
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -90,10 +88,7 @@ def test_a_documented_image_is_generated(tmp_path: Path, command: str) -> None:
         if argument == "checkpoint=outputs/run/CELL/TIME":
             assert run(tmp_path, *BARE).returncode == 0
             arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
-    line = [sys.executable, "-m", "sdpo_exp.generate", *arguments, "n=1", "steps=1"]
-    done = subprocess.run(
-        line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = python(tmp_path, "-m", "sdpo_exp.generate", *arguments, "n=1", "steps=1")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("outputs/generate/*/grid.png"))) == 1
 

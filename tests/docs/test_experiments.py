@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.cli.command import ROOT, environment, run
+from tests.cli.command import ROOT, python, run
 
 STUDY = ROOT / "experiments" / "embedded_world"
 # Reward changes of three prompts, by cell and seed; seed 1 of dpo-off is added unfinished.
@@ -34,19 +33,6 @@ import run
 run.CELLS = {cell: run.CELLS[cell] for cell in sys.argv.pop(1).split(",")}
 run.main()
 """
-
-
-def script(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python <arguments>` in `folder`."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def fake_run(root: Path, cell: str, seed: int, changes: Sequence[float], status: str) -> None:
@@ -92,7 +78,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tables(study: Path) -> Path:
-    done = script(study.parents[1], STUDY / "table.py", "--out", "tables")
+    done = python(study.parents[1], STUDY / "table.py", "--out", "tables")
     assert done.returncode == 0, done.stderr
     return study.parents[1] / "tables"
 
@@ -103,7 +89,7 @@ def test_the_first_look_s_table_reads_runs(tmp_path: Path) -> None:
     sweep = ("-m", "name=first_look", "seed=0,1", "safeguard=on,off")
     assert run(tmp_path, *sweep, *limits, *small).returncode == 0
     path = ROOT / "experiments" / "first_look" / "table.py"
-    done = script(tmp_path, path, "outputs/first_look")
+    done = python(tmp_path, path, "outputs/first_look")
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
     assert table[0].startswith("| safeguard | runs | winner_minus_ref |")
@@ -162,7 +148,7 @@ def test_results_have_one_row_per_run(tables: Path) -> None:
 
 @pytest.mark.parametrize("name", ["table.py", "plots.py"])
 def test_nothing_to_read_is_said(tmp_path: Path, name: str) -> None:
-    done = script(tmp_path, STUDY / name, "nowhere", "--out", "out")
+    done = python(tmp_path, STUDY / name, "nowhere", "--out", "out")
     assert done.returncode == 1
     assert done.stderr.strip() == "no finished run judged at guidance 2 below nowhere; see run.py"
     assert not (tmp_path / "out").exists()
@@ -171,13 +157,13 @@ def test_nothing_to_read_is_said(tmp_path: Path, name: str) -> None:
 def test_other_prompts_are_refused(tmp_path: Path) -> None:
     fake_run(tmp_path, "sft", 0, (0.1, 0.2), "finished")
     fake_run(tmp_path, "dpo-on", 0, (0.1, 0.2, 0.3), "finished")
-    done = script(tmp_path, STUDY / "table.py", tmp_path, "--out", "out")
+    done = python(tmp_path, STUDY / "table.py", tmp_path, "--out", "out")
     assert done.returncode == 1
     assert "were judged on other prompts" in done.stderr
 
 
 def test_plots_are_written_at_readme_width(study: Path, tmp_path: Path) -> None:
-    done = script(tmp_path, STUDY / "plots.py", study, "--out", "plots", "--no-samples")
+    done = python(tmp_path, STUDY / "plots.py", study, "--out", "plots", "--no-samples")
     assert done.returncode == 0, done.stderr
     paths = sorted((tmp_path / "plots").iterdir())
     assert [path.name for path in paths] == ["reward_tiny.png", "winner_trajectory_tiny.png"]
@@ -188,7 +174,7 @@ def test_plots_are_written_at_readme_width(study: Path, tmp_path: Path) -> None:
 
 def test_the_scripts_know_the_same_cells(tmp_path: Path) -> None:
     line = f"import sys; sys.path.insert(0, {str(STUDY)!r}); import run, table; "
-    done = script(tmp_path, "-c", line + "print(set(run.CELLS) == set(table.CELLS))")
+    done = python(tmp_path, "-c", line + "print(set(run.CELLS) == set(table.CELLS))")
     assert done.stdout == "True\n", done.stderr
 
 
@@ -198,7 +184,7 @@ def test_the_study_trains_only_what_is_missing(tmp_path: Path) -> None:
     extra = ("--extra", "max_steps=1", "callbacks=[winner_loss,lambda_statistics]")
     line = f"import sys; sys.path.insert(0, {str(STUDY)!r})\n" + LIMITED
     done = [
-        script(tmp_path, "-c", line, cells, *limits, *extra)
+        python(tmp_path, "-c", line, cells, *limits, *extra)
         for cells in ("dpo-on", "dpo-on,dpo-constant-mean")
     ]
     assert [call.returncode for call in done] == [0, 0], [call.stderr for call in done]
@@ -257,14 +243,14 @@ def test_the_search_prints_what_ran_and_says_what_did_not(tmp_path: Path) -> Non
     limits = ("max_steps=1", "callbacks.probe.pairs=2", "callbacks.probe.times=[0.5]")
     images = ("evaluation.n=2", "evaluation.steps=1")
     only = ("--only", "dpo off, lr 2e-4", "--extra", *limits, *images)
-    done = script(tmp_path, STUDY / "search.py", "--root", "there", *only)
+    done = python(tmp_path, STUDY / "search.py", "--root", "there", *only)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "there" / "dpo_off-lr_2e-4" / "summary.json").is_file()
     assert done.stdout.splitlines()[2].startswith("| dpo off, lr 2e-4 | ")
     assert done.stdout.splitlines()[2].count("|") == 8
     (tmp_path / "there" / "dpo_off-lr_2e-4" / "summary.json").write_text('{"status": "failed"}')
     bad = ("--only", "dpo off, lr 2e-4", "--extra", "max_steps=0")
-    again = script(tmp_path, STUDY / "search.py", "--root", "there", *bad)
+    again = python(tmp_path, STUDY / "search.py", "--root", "there", *bad)
     assert "dpo off, lr 2e-4: FAILED" in again.stderr
     assert "| dpo off, lr 2e-4 | not run |" in again.stdout
 
