@@ -6,3 +6,19 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with a non-zero status.
     """
+
+
+class BadRow(Exception):
+    """A row of a pair source that cannot be used; `data.on_bad_row` says what follows.
+
+    Args:
+        row: the source's own name for it, such as `train.parquet row 17` or a file.
+        reason: what is wrong, in words.
+    """
+
+    def __init__(self, row: str, reason: str) -> None:
+        super().__init__(row, reason)
+        self.row, self.reason = row, reason
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.reason}"

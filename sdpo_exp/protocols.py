@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from sdpo_exp.types import (
     Conditioning,
+    Geometry,
+    ImagePair,
     LossParts,
     ModelScores,
     ObjectiveOutput,
     PairErrors,
+    PairKey,
     PairRow,
     PairWeights,
     SafeguardOutput,
 )
+
+
+NoiseDraw: TypeAlias = Callable[[Sequence[int]], Tensor]
 
 
 class ForwardProcess(Protocol):
@@ -44,11 +50,15 @@ class Backbone(Protocol):
     def to(self, device: torch.device) -> None:
         """Move the frozen parts; the denoiser moves with the module that trains it."""
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Latents (N, C, h, w) of pixels (N, 3, H, W) in [-1, 1]."""
+    def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
+        """Latents (N, C, h, w) of pixels (N, 3, H, W) in [-1, 1].
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of N prompts: named tensors with N rows each."""
+        `draw((C, h, w))` gives standard normal (N, C, h, w) for an encoder that samples its
+        latents; one that does not leaves it alone.
+        """
+
+    def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
+        """Conditioning of N prompts and image geometries: named tensors with N rows each."""
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Prediction (N, C, h, w) of `network`: the denoiser, or the reference's copy of it."""
@@ -71,6 +81,9 @@ class ReferenceProvider(Protocol):
 
     def network(self, policy: nn.Module) -> AbstractContextManager[nn.Module]:
         """The network to run for the reference, inside the context only."""
+
+    def networks(self) -> Sequence[nn.Module]:
+        """The networks that the provider holds beside the policy: none, or its copy."""
 
 
 class Objective(Protocol):
@@ -110,17 +123,28 @@ class PairSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> PairRow: ...
+    def __getitem__(self, index: int) -> PairRow | ImagePair:
+        """Row i; raises `BadRow` where it cannot be read. An `ImagePair` needs a transform."""
 
     def fingerprint(self) -> str:
         """A hash that changes when any pair changes."""
 
 
+class PairTransform(Protocol):
+    """From stored images to pixels of one size."""
+
+    def __call__(self, pair: ImagePair, seed: int, key: PairKey) -> PairRow:
+        """Pixels; all that is random about them follows from (seed, key)."""
+
+
 class Tuning(Protocol):
-    """Decides what of the denoiser is trained."""
+    """Decides what of the denoiser is trained, and how networks are executed."""
 
     def apply(self, denoiser: nn.Module) -> None:
         """Change `denoiser` in place."""
+
+    def prepare(self, network: nn.Module) -> None:
+        """Memory layout and compilation, in place; policy and reference get the same."""
 
 
 class Evaluator(Protocol):

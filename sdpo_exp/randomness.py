@@ -25,6 +25,9 @@ class Stream(IntEnum):
     TIMESTEP = 1
     PROMPT_DROPOUT = 2
     SAMPLE = 3
+    POSTERIOR = 4
+    CROP = 5
+    FLIP = 6
 
 
 def pair_generator(seed: int, key: PairKey, stream: Stream) -> np.random.Generator:

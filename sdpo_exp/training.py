@@ -75,6 +75,8 @@ class PreferenceModule(L.LightningModule):
         self.warmup_steps, self.seed = warmup_steps, seed
         reference.attach(backbone.denoiser)
         tuning.apply(backbone.denoiser)
+        for network in (backbone.denoiser, *reference.networks()):
+            tuning.prepare(network)
         self.policy = backbone.denoiser
         self._row: dict[str, float] = {}
         self._logged_step = -1
@@ -94,15 +96,17 @@ class PreferenceModule(L.LightningModule):
             uniform: (B,) in [0, 1), mapped to timesteps by the forward process.
             noise_seed: with each pair's key it gives the pair's noise.
         """
-        latents = self.backbone.encode_images(torch.cat([batch.winner, batch.loser]))
-        noise = draw_noise(noise_seed, batch.keys, latents.shape[1:]).to(latents)
-        noise = noise.repeat(2, *[1] * (latents.ndim - 1))
+        latents = self.backbone.encode_images(
+            torch.cat([batch.winner, batch.loser]),
+            lambda shape: _shared(draw_noise(noise_seed, batch.keys, shape, Stream.POSTERIOR)),
+        )
+        noise = _shared(draw_noise(noise_seed, batch.keys, latents.shape[1:])).to(latents)
         process = self.backbone.process
         t = process.sample_timesteps(uniform.to(latents.device)).repeat(2)
         noisy = NoisyPair(
             x_t=process.add_noise(latents, noise, t), t=t, target=process.target(latents, noise, t)
         )
-        cond = self.backbone.encode_prompts(batch.prompts)
+        cond = self.backbone.encode_prompts(batch.prompts, batch.geometry)
         return noisy, {name: torch.cat([rows, rows]) for name, rows in cond.items()}
 
     def draw(self, batch: PairBatch) -> tuple[NoisyPair, Conditioning]:
@@ -197,6 +201,11 @@ class PreferenceModule(L.LightningModule):
         if row:
             for logger in self.trainer.loggers:
                 logger.log_metrics(row, step=self._logged_step)
+
+
+def _shared(per_pair: Tensor) -> Tensor:
+    """(B, ...) -> (2B, ...): the same for winner and loser."""
+    return torch.cat([per_pair, per_pair])
 
 
 def _loss_parts(errors: PairErrors, weights: PairWeights | None) -> LossParts:

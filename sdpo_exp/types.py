@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Conditioning: TypeAlias = Mapping[str, Tensor]
 
@@ -25,24 +28,61 @@ class PairKey(NamedTuple):
     row: int
 
 
+class Geometry(NamedTuple):
+    """Where an image's pixels come from, in SDXL's order of its six time ids, all in pixels.
+
+    Size of the image as stored, offset of the crop after resizing, and size of the crop. A pair
+    shares one: the winner's.
+    """
+
+    original_height: int
+    original_width: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class ImagePair(NamedTuple):
+    """One pair as stored: RGB images of any size, and the prompt of both."""
+
+    winner: Image
+    loser: Image
+    prompt: str
+
+
 class PairRow(NamedTuple):
-    """One pair of a source: float32 pixels (3, H, W) in [-1, 1], and the prompt of both."""
+    """One pair as trained on: float32 pixels (3, H, W) in [-1, 1], and the prompt of both.
+
+    `geometry` None: the pixels are the image, uncropped.
+    """
 
     winner: Tensor
     loser: Tensor
     prompt: str
+    geometry: Geometry | None = None
+
+
+class SkippedRow(NamedTuple):
+    """A row of a source that could not be used, by the source's own name for it, and why."""
+
+    row: str
+    reason: str
 
 
 class PairBatch(NamedTuple):
-    """B pairs: winner and loser (B, 3, H, W), B prompts and B keys.
+    """B pairs: winner and loser (B, 3, H, W), B prompts, keys and geometries.
 
-    The keys are python ints, so they stay on the host when the batch moves to a device.
+    Keys and geometries are python ints, so they stay on the host when the batch moves to a device.
+    `skipped` are bad rows met on the way, which their neighbours stand in for.
     """
 
     winner: Tensor
     loser: Tensor
     prompts: list[str]
     keys: list[PairKey]
+    geometry: list[Geometry]
+    skipped: list[SkippedRow]
 
 
 class NoisyPair(NamedTuple):

@@ -47,10 +47,10 @@ class SmallBackbone:
     def to(self, device: torch.device) -> None:
         del device
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor, draw: Any) -> Tensor:
         return pixels
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str], geometry: Any) -> Conditioning:
         rows = [[float(b) / 255 for b in hashlib.sha256(p.encode()).digest()[:4]] for p in prompts]
         return {"text": torch.tensor(rows)}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt, UnitInterval
@@ -14,7 +15,7 @@ from sdpo_exp.data.sampler import BatchLayout, StepSampler
 from sdpo_exp.errors import UserError
 from sdpo_exp.protocols import PairSource
 from sdpo_exp.randomness import Stream, draw_uniform
-from sdpo_exp.types import PairBatch, PairKey, PairRow
+from sdpo_exp.types import Geometry, PairBatch, PairKey, PairRow
 
 
 class KeyedPairs(Dataset[tuple[PairRow, PairKey]]):
@@ -42,7 +43,14 @@ def collate(rows: Sequence[tuple[PairRow, PairKey]]) -> PairBatch:
         loser=torch.stack([row.loser for row, _ in rows]),
         prompts=[row.prompt for row, _ in rows],
         keys=[key for _, key in rows],
+        geometry=[row.geometry or _uncropped(row.winner) for row, _ in rows],
+        skipped=[],
     )
+
+
+def _uncropped(pixels: Tensor) -> Geometry:
+    height, width = pixels.shape[-2:]
+    return Geometry(height, width, 0, 0, height, width)
 
 
 class PairDataModule(L.LightningDataModule):

@@ -36,6 +36,10 @@ class FrozenReference:
         if self._network is not None:
             self._network.to(device)
 
+    def networks(self) -> list[nn.Module]:
+        """The copy."""
+        return [self._network] if self._network is not None else []
+
     @contextmanager
     def network(self, policy: nn.Module) -> Iterator[nn.Module]:
         """The frozen copy, in the policy's train or eval mode so that both compute alike."""

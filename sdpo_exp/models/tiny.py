@@ -27,7 +27,8 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.models import tiny_pipeline
 from sdpo_exp.models.forward_process import VPProcess
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
-from sdpo_exp.types import Conditioning
+from sdpo_exp.protocols import NoiseDraw
+from sdpo_exp.types import Conditioning, Geometry
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "tiny_base"
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
@@ -89,16 +90,20 @@ class TinyBackbone:
         """Move the text encoder; the denoiser moves with the module that trains it."""
         self.text_encoder.to(device)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor, draw: NoiseDraw | None = None) -> Tensor:
         """(N, 3, 32, 32) in [-1, 1] -> (N, 12, 16, 16); orthonormal, so errors keep their size."""
+        del draw
         return functional.pixel_unshuffle(pixels, UNSHUFFLE)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Exact inverse of `encode_images`."""
         return functional.pixel_shuffle(latents, UNSHUFFLE)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(
+        self, prompts: Sequence[str], geometry: Sequence[Geometry] = ()
+    ) -> Conditioning:
         """`{"text": (N, 16, 64)}`, the encoder's last hidden states."""
+        del geometry
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",

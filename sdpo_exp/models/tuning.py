@@ -22,3 +22,7 @@ class FullTuning:
         nn.Module.to(denoiser, torch.float32).requires_grad_(True).train()
         if self.gradient_checkpointing:
             denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    def prepare(self, network: nn.Module) -> None:
+        """Nothing yet."""
+        del network
