@@ -7,7 +7,7 @@ and are known here by their protocols only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdpo_exp.bounds import NonNegativeInt
 from sdpo_exp.gradient_rules import PlainBackward
+from sdpo_exp.precision import adapters_stay_float32, check_updates_arrive, clip_gradients
 from sdpo_exp.protocols import (
     Backbone,
     GradientRule,
@@ -26,6 +27,7 @@ from sdpo_exp.protocols import (
     Tuning,
 )
 from sdpo_exp.randomness import Stream, draw_noise, draw_uniform
+from sdpo_exp.trained_state import check_fits, leave_out_frozen
 from sdpo_exp.types import (
     Conditioning,
     LossParts,
@@ -36,7 +38,11 @@ from sdpo_exp.types import (
     PairWeights,
     SafeguardOutput,
     StepRecord,
+    ValidationRecord,
 )
+
+# Of the timesteps and noises that held-out pairs are seen at, the same in every run.
+_VALIDATION_SEED = 0
 
 
 class PreferenceModule(L.LightningModule):
@@ -78,8 +84,10 @@ class PreferenceModule(L.LightningModule):
         for network in (backbone.denoiser, *reference.networks()):
             tuning.prepare(network)
         self.policy = backbone.denoiser
+        self.strict_loading = False  # `on_load_checkpoint` is strict about what is trained
         self._row: dict[str, float] = {}
-        self._logged_step = -1
+        self._reported: Mapping[str, float] = {}
+        self._logged_step = self._reported_step = -1
         self._step_loss: Tensor | None = None
         self._parts: LossParts | None = None
 
@@ -139,6 +147,26 @@ class PreferenceModule(L.LightningModule):
             self._step_loss, self._parts = loss, _loss_parts(errors, weights)
         return {"loss": loss, "record": _record(errors, guarded, output, noisy.t)}
 
+    @torch.no_grad()
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Any]:
+        """`ValidationRecord` of held-out pairs, at timesteps and noises of their keys alone.
+
+        The safeguard changes no value of the loss, so it has no part in this.
+        """
+        del batch_idx
+        uniform = draw_uniform(_VALIDATION_SEED, batch.keys, Stream.TIMESTEP)
+        noisy, cond = self.noise_batch(batch, uniform, _VALIDATION_SEED)
+        ref = self.predict_reference(noisy, cond)
+        errors = PairErrors.from_predictions(self.predict_policy(noisy, cond), ref, noisy.target)
+        record = ValidationRecord(
+            loss=self.objective(errors).loss,
+            winner_error=errors.winner,
+            loser_error=errors.loser,
+            winner_ref_error=errors.ref_winner,
+            loser_ref_error=errors.ref_loser,
+        )
+        return {"record": record}
+
     def pair_weights(self, errors: PairErrors) -> PairWeights | None:
         """The objective's closed-form (a, b), or None where it has none."""
         closed_form = getattr(self.objective, "weights", None)
@@ -163,11 +191,22 @@ class PreferenceModule(L.LightningModule):
         """The optimiser over what is trained; warm-up, then constant."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = self.make_optimizer(trained)
+        check_updates_arrive(optimizer)
         schedule = get_constant_schedule_with_warmup(optimizer, self.warmup_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, fused optimisers under bf16 autocast included."""
+        plugin = self.trainer.precision_plugin
+        clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- life cycle and logging -----------------------------------------------------------------
 
@@ -176,9 +215,20 @@ class PreferenceModule(L.LightningModule):
         self.backbone.to(self.device)
         self.reference.to(self.device)
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Cast or move; float32 adapters are only moved."""
+        with adapters_stay_float32(self.policy):
+            return super().to(*args, **kwargs)
+
     def report(self, metrics: Mapping[str, float]) -> None:
         """Add to the row of metrics that is logged at the end of this optimiser step."""
         self._row.update(metrics)
+        self._reported = {**self.reported(), **metrics}
+        self._reported_step = self.trainer.global_step
+
+    def reported(self) -> Mapping[str, float]:
+        """What was reported at the current optimiser step so far, logged already or not."""
+        return self._reported if self._reported_step == self.trainer.global_step else {}
 
     def on_train_start(self) -> None:
         """Log what callbacks reported before the first step."""
@@ -192,8 +242,12 @@ class PreferenceModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Log the step's row first: a run killed right after a checkpoint has all rows up to it."""
-        del checkpoint
         self._flush()
+        leave_out_frozen(checkpoint, self, self.policy)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model or tuning, in words."""
+        check_fits(checkpoint, self, self.policy)
 
     def _flush(self) -> None:
         self._logged_step = self.trainer.global_step

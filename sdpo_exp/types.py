@@ -228,6 +228,16 @@ class StepRecord(NamedTuple):
     finite: Tensor
 
 
+class ValidationRecord(NamedTuple):
+    """Held-out pairs as the policy sees them: detached (B,) tensors, no host read."""
+
+    loss: Tensor
+    winner_error: Tensor
+    loser_error: Tensor
+    winner_ref_error: Tensor
+    loser_ref_error: Tensor
+
+
 class SafeguardOutput(NamedTuple):
     """Errors with the guarded loser, the applied lambda (B,) and what lambda would have been."""
 

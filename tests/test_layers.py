@@ -10,14 +10,24 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sdpo_exp"
 RANKS = {
-    0: ("types", "protocols", "errors", "bounds", "randomness", "statistics"),
+    0: (
+        "types",
+        "protocols",
+        "errors",
+        "bounds",
+        "randomness",
+        "statistics",
+        "hub",
+        "precision",
+        "trained_state",
+    ),
     1: ("objectives", "safeguard", "models", "data", "metrics", "gradient_rules"),
-    2: ("training", "generation", "callbacks"),
+    2: ("training", "generation", "callbacks", "memory"),
     3: ("testbed",),
     4: ("config", "cli"),
 }
 # One command per root module, and all of them thin.
-COMMANDS = ("__main__", "__init__", "pretrain", "generate", "sample_pairs")
+COMMANDS = ("__main__", "__init__", "pretrain", "generate", "sample_pairs", "export", "check_data")
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from sdpo_exp.cli.build import build
+from sdpo_exp.models.lora import has_adapters
 
 if TYPE_CHECKING:
     import lightning as L
@@ -32,11 +34,24 @@ def build_evaluator(config: DictConfig) -> Evaluator | None:
 
 
 def export(backbone: Backbone, folder: Path) -> None:
-    """Write the tuned model to `folder/model`, complete or not at all."""
+    """Write the tuned model to `folder/model`, complete or not at all.
+
+    Adapters that the family's pipeline can load are written alone; `load_pipeline` and the export
+    command put them together with their base.
+    """
     partial, target = folder / f"{MODEL_FOLDER}.partial", folder / MODEL_FOLDER
     for old in (partial, target):
         shutil.rmtree(old, ignore_errors=True)
-    backbone.save(partial)
+    save_lora = getattr(backbone, "save_lora", None)
+    if save_lora is not None and has_adapters(backbone.denoiser):
+        save_lora(partial)
+        _log.info(
+            "model/ holds the adapters alone; with the base merged in, a whole model: python -m "
+            "sdpo_exp.export checkpoint=%s",
+            os.path.relpath(folder),
+        )
+    else:
+        backbone.save(partial)
     partial.rename(target)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -76,7 +77,8 @@ def build_trainer(config: DictConfig) -> L.Trainer:
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing="checkpoint" in config.callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        limit_val_batches=0,  # callbacks.validation goes through the validation pairs itself
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )

@@ -6,9 +6,14 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdpo_exp.data.datamodule import PairDataModule
+    from sdpo_exp.protocols import PairSource
 
 _PACKAGES = (
     "sdpo_exp",
@@ -16,6 +21,7 @@ _PACKAGES = (
     "torchvision",
     "diffusers",
     "transformers",
+    "peft",
     "lightning",
     "hydra-core",
     "omegaconf",
@@ -26,15 +32,33 @@ _PACKAGES = (
 )
 
 
-def write_environment(folder: Path, *, seed: int, data_fingerprint: str) -> None:
-    """Write `environment.json` below `folder`."""
+def write_environment(
+    folder: Path, *, seed: int, data: PairDataModule, base: Mapping[str, str | None] | None
+) -> None:
+    """Write `environment.json` below `folder`.
+
+    Args:
+        folder: of the run.
+        seed: of the run.
+        data: whose fingerprint and sizes are written; an endless stream has no size.
+        base: where the weights came from, as the backbone names its `origin`; None where it has
+            none.
+    """
     content = {
         **describe_environment(),
         "seed": seed,
-        "data_fingerprint": data_fingerprint,
+        "data_fingerprint": data.fingerprint(),
+        "pairs": {"train": _size(data.train), "validation": _size(data.validation)},
+        "base": dict(base) if base is not None else None,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
     (folder / "environment.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _size(source: PairSource) -> int | None:
+    from sdpo_exp.data.keyed import is_endless
+
+    return None if is_endless(source) else len(source)
 
 
 def describe_environment() -> dict[str, Any]:

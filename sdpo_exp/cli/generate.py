@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 import sdpo_exp
 from sdpo_exp.cli.command import run_command
-from sdpo_exp.cli.pipelines import base_of, find_model, load_pipeline
+from sdpo_exp.cli.pipelines import find_model, load_base, load_pipeline
 from sdpo_exp.config.check import check_keys
 from sdpo_exp.config.schema import GENERATE_KEYS
 from sdpo_exp.errors import UserError
@@ -118,7 +118,7 @@ def _load(checkpoint: str | None) -> dict[str, DiffusionPipeline]:
     if run is None:
         return {"model": pipeline}
     try:
-        return {"base": load_pipeline(base_of(run)), "tuned": pipeline}
+        return {"base": load_base(run), "tuned": pipeline}
     except UserError as error:
         _log.info("note: no row of the base. %s", error)
         return {"tuned": pipeline}

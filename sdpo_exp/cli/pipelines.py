@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # `sdpo_exp.models.tiny.PARTS`, which cannot be read without torch.
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 INDEX = "model_index.json"
+ADAPTERS = "pytorch_lora_weights.safetensors"  # diffusers' name for it
 _RUN_FILES = ("config.yaml", "summary.json", "metrics.csv", "checkpoints")
 _EXPECTED = (
     "Give a run's folder (with model/), or a model's: "
@@ -39,7 +40,8 @@ class Source:
 def load_pipeline(path: str | Path | None = None) -> DiffusionPipeline:
     """The pipeline of a run or of a model's folder, float32, in eval mode, on the CPU.
 
-    No network is used, and no code that lies in the folder is run.
+    No code that lies in the folder is run. No network is used, unless a run left adapters alone,
+    whose base is a hub id and not in the hub's cache.
 
     Args:
         path: a run's folder, an exported model's, or one with `unet/`, `text_encoder/`,
@@ -49,7 +51,30 @@ def load_pipeline(path: str | Path | None = None) -> DiffusionPipeline:
         UserError: there is no model at `path`, or a file of it is missing or broken.
     """
     source = find_model(path) if path is not None else None
-    pipeline = _open_or_say(source.folder) if source is not None else _open_embedded()
+    return _ready(_open_or_say(source.folder) if source is not None else _open_embedded())
+
+
+def load_base(run: Path) -> DiffusionPipeline:
+    """The pipeline that a run began with, as its `config.yaml` says: hub id or folder, VAE, UNet.
+
+    Float32, in eval mode, on the CPU.
+
+    Raises:
+        UserError: `config.yaml` does not say, or the base cannot be had any more.
+    """
+    pretrained = base_of(run)
+    config: Any = OmegaConf.load(run / "config.yaml")
+    node = config["model"]
+    if "_target_" not in node:
+        return load_pipeline(pretrained)
+    from sdpo_exp.cli.build import build
+
+    if "text_dtype" in node:
+        node.text_dtype = "float32"  # what saves memory in training would show in the images
+    return _ready(build(node, "model").pipeline())
+
+
+def _ready(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     for part in pipeline.components.values():
         if hasattr(part, "eval"):
             part.eval()
@@ -79,7 +104,7 @@ def find_model(path: str | Path) -> Source:
 
 
 def base_of(run: Path) -> str | None:
-    """The `model.pretrained` that a run started from; None is the embedded base.
+    """The `model.pretrained` that a run started from, hub id or folder; None: the embedded base.
 
     Raises:
         UserError: the run's `config.yaml` is missing, or does not say.
@@ -94,7 +119,12 @@ def base_of(run: Path) -> str | None:
 
 
 def _holds_model(folder: Path) -> bool:
-    return (folder / INDEX).is_file() or all((folder / part).is_dir() for part in PARTS)
+    whole = (folder / INDEX).is_file() or all((folder / part).is_dir() for part in PARTS)
+    return whole or _holds_adapters(folder)
+
+
+def _holds_adapters(folder: Path) -> bool:
+    return (folder / ADAPTERS).is_file() and not (folder / INDEX).is_file()
 
 
 def _about_a_file(path: Path) -> str:
@@ -108,7 +138,8 @@ def _about_an_unfinished_run(run: Path) -> str:
     if any((run / "checkpoints").glob("*.ckpt")):
         return (
             f"{run}: this run has no model/, which a run stores when it finishes; `python -m "
-            f"sdpo_exp resume={run}` finishes it, in a folder of its own: give that one"
+            f"sdpo_exp resume={run}` finishes it, in a folder of its own: give that one; or "
+            f"`python -m sdpo_exp.export checkpoint={run}` writes out its newest checkpoint"
         )
     return f"{run}: this run has no model/ and no checkpoint to resume from; run it again"
 
@@ -127,14 +158,31 @@ def _open_embedded() -> DiffusionPipeline:
 
 
 def _open_or_say(folder: Path) -> DiffusionPipeline:
+    base = _base_of_adapters(folder) if _holds_adapters(folder) else None
     try:
-        return _open(folder)
+        if base is None:
+            return _open(folder)
+        base.load_lora_weights(folder, weight_name=ADAPTERS)
+        return base
     except Exception as error:
         reason = next(_faults(folder), None) or _first_line(error)
         raise UserError(f"{folder}: the model cannot be loaded: {reason}") from error
 
 
+def _base_of_adapters(folder: Path) -> Any:
+    """The pipeline that the adapters of a run's own `model/` belong to."""
+    run = folder.resolve().parent
+    if not (run / "config.yaml").is_file():
+        raise UserError(
+            f"{folder}: adapters alone, which need their base: give the folder of the run that "
+            f"trained them, or load the base in diffusers and `load_lora_weights({str(folder)!r})` "
+            "into it, as the README.md beside them shows"
+        )
+    return load_base(run)
+
+
 def _open(folder: Path) -> DiffusionPipeline:
+    import torch
     from diffusers import DiffusionPipeline
 
     from sdpo_exp.models.tiny import TinyBackbone
@@ -144,7 +192,9 @@ def _open(folder: Path) -> DiffusionPipeline:
         # Not `PixelShufflePipeline.from_pretrained`: beside an exported `pipeline.py` diffusers
         # refuses to take any class but that file's, whose code would have to be trusted.
         return TinyBackbone(str(folder)).pipeline()
-    return DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    return DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, torch_dtype=torch.float32
+    )
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -162,7 +212,7 @@ def _faults(folder: Path) -> Iterator[str]:
         except ValueError as error:
             yield f"{file.relative_to(folder)} is broken ({error})"
             return
-    for part in _parts(folder):
+    for part in [] if _holds_adapters(folder) else _parts(folder):
         if not (folder / part).is_dir():
             yield f"{part}/ is missing"
         elif missing := _missing_weights(folder / part):

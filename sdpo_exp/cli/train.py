@@ -27,13 +27,14 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Entry point of `python -m sdpo_exp` and of the `sdpo_exp` script."""
-    run_command("train", train, check_config, _check_third_party)
+    run_command("train", train, check_config, _late_check)
 
 
-def _check_third_party(config: DictConfig) -> list[str]:
+def _late_check(config: DictConfig) -> list[str]:
+    from sdpo_exp.config.sources import absent_sources
     from sdpo_exp.config.third_party import check_third_party
 
-    return check_third_party(config)
+    return check_third_party(config) or absent_sources(config)
 
 
 def train(config: DictConfig) -> None:
@@ -78,8 +79,8 @@ def _fit(config: DictConfig, folder: Path) -> None:
     module = build_module(config)
     trainer = build_trainer(config)
     if trainer.is_global_zero:
-        fingerprint = data.fingerprint()
-        write_environment(folder, seed=config.seed, data_fingerprint=fingerprint)
+        base = getattr(module.backbone, "origin", None)
+        write_environment(folder, seed=config.seed, data=data, base=base)
     log_config(trainer, config)
     _run_trainer(trainer, module, data, config.resume)
     if trainer.is_global_zero:
@@ -101,11 +102,13 @@ def _run_trainer(
 
 def _carry_over(checkpoint: Path, folder: Path) -> None:
     """What training would have left, where it was complete before and only images were missing."""
-    target = folder / "checkpoints" / checkpoint.name
-    if any(target.parent.glob("*.ckpt")):
+    target = folder / "checkpoints"
+    if any(target.glob("*.ckpt")):
         return
-    target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(checkpoint, target)
+    target.mkdir(exist_ok=True)
+    for name in {checkpoint.name, "best.ckpt", "best.json"}:
+        if (checkpoint.parent / name).is_file():
+            shutil.copyfile(checkpoint.parent / name, target / name)
     metrics = checkpoint.parents[1] / "metrics.csv"
     if metrics.is_file():
         shutil.copyfile(metrics, folder / "metrics.csv")
@@ -114,19 +117,41 @@ def _carry_over(checkpoint: Path, folder: Path) -> None:
 def find_checkpoint(path: Path, max_steps: int) -> Path:
     """The checkpoint that `resume=path` means: a file, or the newest one of a run's folder.
 
+    `best.ckpt` may be an old step under a new date, so it counts only where its step is further.
+
     Raises:
         UserError: the folder holds none, the file is broken or something else, or it is past
             `max_steps`.
     """
     if path.is_file():
         return _readable_checkpoint(path, max_steps)
-    found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda p: p.stat().st_mtime)
+    folder = path / "checkpoints"
+    best = folder / "best.ckpt"
+    found = sorted(set(folder.glob("*.ckpt")) - {best}, key=lambda p: p.stat().st_mtime)
     if not found:
-        raise UserError(f"resume={path}: no checkpoint in {path / 'checkpoints'}")
+        raise UserError(f"resume={path}: no checkpoint in {folder}{_but_the_best(best)}")
+    if best.is_file() and _step(best) > _step(found[-1]):
+        found.append(best)
     return _readable_checkpoint(found[-1], max_steps)
 
 
+def _but_the_best(best: Path) -> str:
+    if not best.is_file():
+        return ""
+    return f" but the best; give resume={best} to go on from step {_step(best)}"
+
+
 def _readable_checkpoint(path: Path, max_steps: int) -> Path:
+    step = _step(path)
+    if step > max_steps or (step == max_steps and _finished(path.parent.parent)):
+        raise UserError(
+            f"resume={path}: the run is at step {step} already; "
+            f"max_steps={max_steps} leaves nothing to do, give a larger one"
+        )
+    return path
+
+
+def _step(path: Path) -> int:
     import torch
 
     try:
@@ -137,14 +162,7 @@ def _readable_checkpoint(path: Path, max_steps: int) -> Path:
         raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
     if not complete:
         raise UserError(f"resume={path}: not a training checkpoint of this package")
-    if content["global_step"] > max_steps or (
-        content["global_step"] == max_steps and _finished(path.parent.parent)
-    ):
-        raise UserError(
-            f"resume={path}: the run is at step {content['global_step']} already; "
-            f"max_steps={max_steps} leaves nothing to do, give a larger one"
-        )
-    return path
+    return int(content["global_step"])
 
 
 def _clear_results(folder: Path) -> None:
@@ -219,12 +237,15 @@ def _report(folder: Path, status: str, seconds: float) -> None:
     """Plots, summary and the last words; on rank 0, which alone has the metrics."""
     if not _is_first_rank():
         return
+    from sdpo_exp.reports.model_card import end_of_run, write_card
     from sdpo_exp.reports.summary import format_summary, write_summary
     from sdpo_exp.reports.trajectories import plot_trajectories
 
     summary = write_summary(folder, status=status, seconds=seconds)
     if (folder / "metrics.csv").is_file():
         plot_trajectories(folder / "metrics.csv", folder / "plots" / "trajectories.png")
+    if (folder / "model").is_dir():
+        write_card(folder, folder / "model", end_of_run(folder))
     if status == "finished":
         _log.info("\n%s", format_summary(summary))
     _log.info("\nrun folder: %s", os.path.relpath(folder))

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from sdpo_exp.config.schema import GROUPS, RECIPE_KEYS, ROOT_KEYS, type_problem
 from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
 
+_TOLD_ELSEWHERE = object()
 INSTANTIATE_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 _DERIVED = {
     "accumulate_grad_batches": "it follows from effective_batch, data.micro_batch and the devices",
-    "val_check_interval": "callbacks.probe looks at held-out pairs",
+    "val_check_interval": "callbacks.validation.every_n_steps says when",
+    "limit_val_batches": "data.validation_pairs says how many",
     "use_distributed_sampler": "the sampler is the data module's",
     "max_time": "max_steps ends a run",
     "logger": "choose with logger=[csv,...]",
@@ -34,7 +36,7 @@ def check_config(config: DictConfig) -> list[str]:
     for group in GROUPS:
         node = config.get(group)
         if isinstance(node, DictConfig):
-            problems += _check_node(node, group)
+            problems += check_node(node, group)
         elif node is None:
             problems.append(f"{group}: no choice made; give {group}=<choice>")
     problems += [f"recipe.{problem}" for problem in check_keys(config.recipe, RECIPE_KEYS)]
@@ -63,13 +65,14 @@ def _check_root(config: DictConfig) -> Iterator[str]:
 
 def _check_values(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Iterator[str]:
     for key, annotation in schema.items():
-        if key not in node:
+        # A mandatory value, `???`, is not "in" its node.
+        if key not in node and not OmegaConf.is_missing(node, key):
             continue
         where = f"{path}.{key}" if path else key
         if _repeats_checked_key(node, key):
             continue
         value, problem = _resolve(node, key)
-        if problem is None and not _is_built(value):
+        if problem is None and value is not _TOLD_ELSEWHERE and not _is_built(value):
             problem = type_problem(value, annotation) if annotation is not UNKNOWN else None
         if problem:
             yield f"{where}: {problem}"
@@ -91,6 +94,8 @@ def _resolve(node: DictConfig, key: str) -> tuple[Any, str | None]:
         value = node[key]
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
+    except InterpolationToMissingValueError:
+        return _TOLD_ELSEWHERE, None
     except OmegaConfBaseException as error:
         return None, str(error).splitlines()[0]
     return value, None
@@ -100,7 +105,7 @@ def _is_built(value: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value
 
 
-def _check_node(node: DictConfig, path: str) -> Iterator[str]:
+def check_node(node: DictConfig, path: str) -> Iterator[str]:
     """Check a node and the nodes below it that are built on their own."""
     target = node.get("_target_")
     if isinstance(target, str) and target.startswith("sdpo_exp."):
@@ -112,7 +117,7 @@ def _check_node(node: DictConfig, path: str) -> Iterator[str]:
         if isinstance(child, DictConfig):
             if target is None and "_target_" not in child:
                 yield f"{path}.{key}: has no _target_, so nothing can be built from it"
-            yield from _check_node(child, f"{path}.{key}")
+            yield from check_node(child, f"{path}.{key}")
 
 
 def _check_own(node: DictConfig, path: str, target: str) -> Iterator[str]:
@@ -177,6 +182,27 @@ def _whole_passes(config: DictConfig) -> str | None:
     return None
 
 
+def _adapters_to_switch_off(config: DictConfig) -> str | None:
+    tuning, reference = (str(config[group].get("_target_")) for group in ("tuning", "reference"))
+    if not (tuning.endswith(".FullTuning") and reference.endswith(".AdapterOff")):
+        return None
+    return (
+        "reference=adapter_off: tuning=full has no adapters to switch off. Use tuning=lora, or "
+        "reference=frozen."
+    )
+
+
+def _fused_needs_no_scaler(config: DictConfig) -> str | None:
+    scaled = str(config.trainer.get("precision")) in ("16", "16-mixed")
+    if not (scaled and config.optimizer.get("fused")):
+        return None
+    return (
+        f"trainer.precision={config.trainer.precision}: a fused optimizer undoes the loss scale "
+        "inside its step, after gradients are looked at and clipped. Use optimizer=adamw, or "
+        "trainer.precision=bf16-mixed."
+    )
+
+
 def _resume_exists(config: DictConfig) -> str | None:
     if config.resume is not None and not Path(config.resume).exists():
         return f"resume={config.resume}: no such checkpoint or run folder"
@@ -199,6 +225,8 @@ _RULES: tuple[Callable[[DictConfig], str | None], ...] = (
     _weighted_needs_weights,
     _compat_is_microbatch,
     _whole_passes,
+    _adapters_to_switch_off,
+    _fused_needs_no_scaler,
     _resume_exists,
     _evaluation_is_chosen,
     _derived_trainer_keys,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
@@ -34,6 +34,7 @@ ROOT_KEYS: dict[str, Any] = {
     "max_steps": PositiveInt,
     "lr": PositiveFloat,
     "warmup_steps": NonNegativeInt,
+    "resolution": PositiveInt,
 }
 
 PRETRAIN_KEYS: dict[str, Any] = {
@@ -51,6 +52,15 @@ GENERATE_KEYS: dict[str, Any] = {
     "guidance": PositiveFloat,
     "steps": PositiveInt,
     "seed": NonNegativeInt,
+    "folder": str,
+    "torch_threads": PositiveInt,
+}
+
+EXPORT_KEYS: dict[str, Any] = {
+    "checkpoint": str | None,
+    "format": Literal["diffusers", "lora", "unet_pth"],
+    "weights": Literal["last", "best", "ema"],
+    "dtype": Literal["float32", "float16", "bfloat16"],
     "folder": str,
     "torch_threads": PositiveInt,
 }
@@ -73,6 +83,7 @@ RECIPE_KEYS: dict[str, Any] = {
     "beta": PositiveFloat,
     "alpha": UnitInterval,
     "mu": UnitInterval,
+    "official_compat": bool,
 }
 
 

@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from sdpo_exp.bounds import NonNegativeInt, PositiveInt, UnitInterval
-from sdpo_exp.data.sampler import BatchLayout, StepSampler
+from sdpo_exp.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
+from sdpo_exp.data.keyed import KeyedPairs, OnBadRow, collate, collate_or_error, is_endless
+from sdpo_exp.data.sampler import BatchLayout, StepSampler, fixed_batches
+from sdpo_exp.data.skipped import SkippedRows
 from sdpo_exp.errors import UserError
-from sdpo_exp.protocols import PairSource
-from sdpo_exp.randomness import Stream, draw_uniform
-from sdpo_exp.types import Geometry, PairBatch, PairKey, PairRow
+from sdpo_exp.protocols import PairSource, PairTransform
+from sdpo_exp.types import PairBatch, PairKey, SkippedRow
 
-
-class KeyedPairs(Dataset[tuple[PairRow, PairKey]]):
-    """A source read by `PairKey`; drops a pair's prompt by the pair's own random number."""
-
-    def __init__(self, source: PairSource, seed: int, prompt_dropout: float = 0.0) -> None:
-        self.source, self.seed, self.prompt_dropout = source, seed, prompt_dropout
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, key: PairKey) -> tuple[PairRow, PairKey]:
-        row = self.source[key.row]
-        if self.prompt_dropout:
-            draw = draw_uniform(self.seed, [key], Stream.PROMPT_DROPOUT)
-            if float(draw) < self.prompt_dropout:
-                row = row._replace(prompt="")
-        return row, key
-
-
-def collate(rows: Sequence[tuple[PairRow, PairKey]]) -> PairBatch:
-    """Stack rows to a `PairBatch`."""
-    return PairBatch(
-        winner=torch.stack([row.winner for row, _ in rows]),
-        loser=torch.stack([row.loser for row, _ in rows]),
-        prompts=[row.prompt for row, _ in rows],
-        keys=[key for _, key in rows],
-        geometry=[row.geometry or _uncropped(row.winner) for row, _ in rows],
-        skipped=[],
-    )
-
-
-def _uncropped(pixels: Tensor) -> Geometry:
-    height, width = pixels.shape[-2:]
-    return Geometry(height, width, 0, 0, height, width)
+_log = logging.getLogger(__name__)
+_FIXED_SEED = 0
 
 
 class PairDataModule(L.LightningDataModule):
@@ -62,9 +31,17 @@ class PairDataModule(L.LightningDataModule):
             on it (but for the microbatch scope of the safeguard).
         effective_batch: pairs per optimiser step over all devices. Accumulation follows from it.
         max_steps: optimiser steps of the run.
-        seed: of the shuffle and the prompt dropout.
+        seed: of the shuffle, the prompt dropout and the transform.
         prompt_dropout: share of pairs trained with the empty prompt, for guidance.
-        num_workers: processes that read pairs; 0 reads in the main process.
+        num_workers: processes that read pairs; 0 reads in the main process. Each works with one
+            thread and stays for the whole run.
+        transform: from a source's images to pixels; null where the source gives pixels.
+        on_bad_row: `error` stops at a row that cannot be used; `skip` lets the next good row stand
+            in for it and counts it.
+        max_aspect_gap: a pair whose images differ more in shape is a bad row: the larger of the
+            two ratios of width to height over the smaller, minus 1; null: any shapes.
+        validation_pairs: pairs of the validation loader, the first of `validation`; 0: no loader.
+        prefetch_factor: micro-batches that each worker reads ahead.
     """
 
     def __init__(
@@ -77,15 +54,25 @@ class PairDataModule(L.LightningDataModule):
         seed: NonNegativeInt = 0,
         prompt_dropout: UnitInterval = 0.0,
         num_workers: NonNegativeInt = 0,
+        transform: PairTransform | None = None,
+        on_bad_row: OnBadRow = "error",
+        max_aspect_gap: NonNegativeFloat | None = None,
+        validation_pairs: NonNegativeInt = 0,
+        prefetch_factor: PositiveInt = 2,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
         self.micro_batch, self.effective_batch = micro_batch, effective_batch
         self.max_steps, self.seed = max_steps, seed
         self.prompt_dropout, self.num_workers = prompt_dropout, num_workers
+        self.transform, self.on_bad_row = transform, on_bad_row
+        self.max_aspect_gap = max_aspect_gap
+        self.validation_pairs, self.prefetch_factor = validation_pairs, prefetch_factor
+        self._skipped = SkippedRows()
+        self._check_validation(validation_pairs, "the validation loader", "data.validation_pairs")
 
     def setup(self, stage: str) -> None:
-        """Derive the accumulation from the device count.
+        """Derive the accumulation from the device count; no validation loop without pairs.
 
         Raises:
             UserError: the effective batch is not a whole number of micro-batches.
@@ -95,6 +82,8 @@ class PairDataModule(L.LightningDataModule):
             self.trainer.accumulate_grad_batches = accumulation(
                 self.effective_batch, self.micro_batch, self.trainer.world_size
             )
+            if not self.validation_pairs:
+                self.trainer.limit_val_batches = 0  # no loop over an empty list
 
     def train_dataloader(self) -> DataLoader:
         """The training stream of this rank, from the trainer's current step on."""
@@ -106,33 +95,108 @@ class PairDataModule(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
         )
-        sampler = StepSampler(
-            len(self.train), self.seed, layout, self.max_steps, trainer.global_step
+        size = None if is_endless(self.train) else len(self.train)
+        sampler = StepSampler(size, self.seed, layout, self.max_steps, trainer.global_step)
+        return self._loader(self._keyed(self.train, self.seed, self.prompt_dropout), sampler)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """This rank's share of the first `validation_pairs`; no loader where there are none.
+
+        Every rank has its own pairs, none twice and none left out, in equally many micro-batches
+        as far as that is possible.
+
+        Raises:
+            UserError: there are fewer pairs than devices.
+        """
+        if not self.validation_pairs:
+            return []
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size)
+            if self.trainer is not None
+            else (0, 1)
         )
-        dataset = KeyedPairs(self.train, self.seed, self.prompt_dropout)
-        return DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+        if self.validation_pairs < world:
+            raise UserError(
+                f"data.validation_pairs={self.validation_pairs}: fewer than the {world} devices"
+            )
+        batches = fixed_batches(self.validation_pairs, self.micro_batch, rank, world)
+        return self._loader(self._fixed(self.validation_pairs), batches)
 
     def held_out(self, pairs: int) -> list[PairBatch]:
         """The first `pairs` held-out pairs in micro-batches, always under the same keys.
 
         Raises:
-            UserError: there are fewer held-out pairs.
+            UserError: there are fewer held-out pairs, or a bad one among them.
         """
+        self._check_validation(pairs, "the probe", "callbacks.probe.pairs")
+        source = self._fixed(pairs)
+        rows = [source.read(PairKey(0, i, i)) for i in range(pairs)]
+        size = self.micro_batch
+        batches = [collate(rows[i : i + size]) for i in range(0, pairs, size)]
+        for batch in batches:
+            self._skipped.add(batch.skipped)
+        return batches
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count the bad rows of a batch, and raise what a worker could not.
+
+        Raises:
+            UserError: reading the batch met a mistake of the user's.
+        """
+        del dataloader_idx
+        if isinstance(batch, UserError):
+            raise batch
+        if isinstance(batch, PairBatch):
+            self._skipped.add(batch.skipped)
+        return batch
+
+    def skipped_rows(self) -> list[SkippedRow]:
+        """Bad rows that this rank has gone on without, each once."""
+        return self._skipped.rows()
+
+    def teardown(self, stage: str) -> None:
+        """Say which rows were skipped."""
+        del stage
+        if self._skipped.rows():
+            _log.warning("%s", self._skipped.summary())
+
+    def _fixed(self, pairs: int) -> KeyedPairs:
+        """The first `pairs` held-out rows, with their prompts, alike whatever the run's seed."""
+        return self._keyed(self.validation, _FIXED_SEED, 0.0, stride=pairs)
+
+    def _keyed(
+        self, source: PairSource, seed: int, prompt_dropout: float, stride: int = 1
+    ) -> KeyedPairs:
+        return KeyedPairs(
+            source,
+            seed,
+            prompt_dropout,
+            self.transform,
+            self.on_bad_row,
+            self.max_aspect_gap,
+            stride,
+        )
+
+    def _loader(self, pairs: KeyedPairs, batches: Iterable[Sequence[PairKey]]) -> DataLoader:
+        # The workers' one thread each is torch's own doing.
+        return DataLoader(
+            pairs,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=collate_or_error,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            prefetch_factor=self.prefetch_factor if self.num_workers else None,
+        )
+
+    def _check_validation(self, pairs: int, who: str, key: str) -> None:
+        if is_endless(self.validation):
+            raise UserError("data.validation: an endless stream cannot be held out")
         if pairs > len(self.validation):
             raise UserError(
-                f"the probe asks for {pairs} held-out pairs, the data has {len(self.validation)}: "
-                "lower callbacks.probe.pairs"
+                f"{who} asks for {pairs} held-out pairs, the data has {len(self.validation)}: "
+                f"lower {key}"
             )
-        rows = [(self.validation[i], PairKey(0, i, i)) for i in range(pairs)]
-        size = self.micro_batch
-        return [collate(rows[i : i + size]) for i in range(0, pairs, size)]
 
     def fingerprint(self) -> str:
         """Hash of the training source."""

@@ -7,9 +7,11 @@ end, so none is ever short. Step k's pairs depend on k alone, which makes resumi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -38,10 +40,19 @@ class BatchLayout:
 
 
 class StepSampler(Sampler[list[PairKey]]):
-    """Batch sampler over `size` pairs for the steps `start_step`..`max_steps` - 1."""
+    """Batch sampler over `size` pairs for the steps `start_step`..`max_steps` - 1.
+
+    `size` None: the source is an endless stream that shuffles itself, so a pair's row is its
+    position in the stream.
+    """
 
     def __init__(
-        self, size: int, seed: int, layout: BatchLayout, max_steps: int, start_step: int = 0
+        self,
+        size: int | None,
+        seed: int,
+        layout: BatchLayout,
+        max_steps: int,
+        start_step: int = 0,
     ) -> None:
         self.size, self.seed, self.layout = size, seed, layout
         self.max_steps, self.start_step = max_steps, start_step
@@ -61,8 +72,24 @@ class StepSampler(Sampler[list[PairKey]]):
 
     def key(self, stream_position: int) -> PairKey:
         """The pair at a position of the endless stream."""
+        if self.size is None:
+            return PairKey(0, stream_position, stream_position)
         epoch, position = divmod(stream_position, self.size)
         return PairKey(epoch, position, int(self._order(epoch)[position]))
 
     def _shuffle(self, epoch: int) -> np.ndarray:
+        assert self.size is not None, "an endless stream has no order to draw"
         return permutation(self.seed, epoch, self.size)
+
+
+def fixed_batches(count: int, micro_batch: int, rank: int, world: int) -> list[list[PairKey]]:
+    """One rank's share of the rows 0..count - 1 under fixed keys, in micro-batches.
+
+    Every row is on one rank only. Ranks have equally many micro-batches, unless some have fewer
+    rows than others have micro-batches.
+    """
+    own = [PairKey(0, i, i) for i in range(rank, count, world)]
+    largest_share = math.ceil(count / world)
+    batches = min(math.ceil(largest_share / micro_batch), len(own))
+    cuts = [len(own) * i // batches for i in range(batches + 1)] if own else []
+    return [own[start:end] for start, end in pairwise(cuts)]

@@ -6,6 +6,7 @@ that only the model's input is ever rounded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -24,18 +25,31 @@ class VPProcess:
     Args:
         alphas_cumprod: (T,) the scheduler's cumulative products.
         prediction_type: `epsilon` (target n) or `v_prediction` (target a_t n - s_t x).
+        timesteps: train on these only, as distilled models are (SDXL-Turbo: 249, 499, 749, 999);
+            None: on the whole table.
 
     Raises:
-        ValueError: an unknown prediction type.
+        ValueError: an unknown prediction type, or a timestep outside the table.
     """
 
-    def __init__(self, alphas_cumprod: Tensor, prediction_type: PredictionType) -> None:
+    def __init__(
+        self,
+        alphas_cumprod: Tensor,
+        prediction_type: PredictionType,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(
                 f"prediction_type must be epsilon or v_prediction, got {prediction_type!r}"
             )
         self.alphas_cumprod = alphas_cumprod.float()
         self.prediction_type = prediction_type
+        trained = range(len(alphas_cumprod)) if timesteps is None else timesteps
+        if not trained or not 0 <= min(trained) <= max(trained) < len(alphas_cumprod):
+            raise ValueError(
+                f"timesteps must lie in 0..{len(alphas_cumprod) - 1}, got {list(trained)}"
+            )
+        self.timesteps = torch.tensor(trained)
 
     @property
     def num_timesteps(self) -> int:
@@ -43,8 +57,9 @@ class VPProcess:
         return len(self.alphas_cumprod)
 
     def sample_timesteps(self, uniform: Tensor) -> Tensor:
-        """Integer timesteps (B,) in 0..T-1, uniform over the table, from draws in [0, 1)."""
-        return (uniform * self.num_timesteps).long().clamp_max(self.num_timesteps - 1)
+        """Integer timesteps (B,) in 0..T-1, uniform over the trained ones, from draws in [0, 1)."""
+        count = len(self.timesteps)
+        return self.timesteps.to(uniform.device)[(uniform * count).long().clamp_max(count - 1)]
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """a_t x + s_t n, shape and dtype of `latents`."""

@@ -8,6 +8,7 @@ are the ones that real checkpoints take.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from sdpo_exp.errors import UserError
 from sdpo_exp.models import tiny_pipeline
 from sdpo_exp.models.forward_process import VPProcess
+from sdpo_exp.models.lora import merged
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
 from sdpo_exp.protocols import NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
@@ -116,14 +118,19 @@ class TinyBackbone:
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """v-prediction (N, 12, 16, 16) of `network` at integer timesteps t (N,)."""
-        x_t = x_t.contiguous(memory_format=torch.channels_last)
-        return network(x_t, t, encoder_hidden_states=cond["text"]).sample
+        dtype = _base_dtype(network)
+        x_t = x_t.to(dtype).contiguous(memory_format=torch.channels_last)
+        return network(x_t, t, encoder_hidden_states=cond["text"].to(dtype)).sample
 
     def pipeline(self, network: nn.Module | None = None) -> PixelShufflePipeline:
-        """A diffusers pipeline around `network`, by default the denoiser; it shares the parts."""
-        pipeline = PixelShufflePipeline(
-            network or self.denoiser, self.text_encoder, self.tokenizer, self.scheduler
-        )
+        """A diffusers pipeline around `network`, by default the denoiser; it shares the parts.
+
+        It computes in float32: of a network in half precision it gets a copy.
+        """
+        network = network or self.denoiser
+        if _base_dtype(network) != torch.float32:
+            network = nn.Module.to(copy.deepcopy(network), torch.float32)
+        pipeline = PixelShufflePipeline(network, self.text_encoder, self.tokenizer, self.scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -131,14 +138,19 @@ class TinyBackbone:
         """Write a diffusers pipeline folder, which loads with or without this package.
 
         Without it: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`, which runs
-        the folder's `pipeline.py`.
+        the folder's `pipeline.py`. Adapters are merged into the weights.
         """
-        self.pipeline().save_pretrained(folder)
+        self.pipeline(merged(self.denoiser)).save_pretrained(folder)
         shutil.copyfile(tiny_pipeline.__file__, folder / "pipeline.py")
         index_file = folder / "model_index.json"
         index = json.loads(index_file.read_text())
         index["_class_name"] = ["pipeline", index["_class_name"]]
         index_file.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _base_dtype(network: nn.Module) -> torch.dtype:
+    """Of the weights, whatever adapters they carry."""
+    return network.get_parameter("conv_in.weight").dtype
 
 
 def build_tiny(vocabulary: Sequence[str]) -> TinyBackbone:

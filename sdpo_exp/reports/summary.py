@@ -73,9 +73,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 def _markdown(folder: Path, summary: dict[str, Any]) -> str:
     title = f"{folder.parent.name}/{folder.name}"
     lines = [f"# {title}", "", _first_line(summary) + "."]
-    for header, rows in _tables(summary):
-        lines += ["", "| " + " | ".join(header) + " |", "|---|---|---|---|---|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += markdown_tables(summary)
     if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
         lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
     if summary["evaluation"] is not None:
@@ -83,6 +81,15 @@ def _markdown(folder: Path, summary: dict[str, Any]) -> str:
     if summary["train"]:
         lines += ["", "![trajectories](plots/trajectories.png)"]
     return "\n".join(lines) + "\n"
+
+
+def markdown_tables(summary: dict[str, Any]) -> list[str]:
+    """Lines of the tables of a `summary.json`, each table after an empty line."""
+    lines: list[str] = []
+    for header, rows in _tables(summary):
+        lines += ["", "| " + " | ".join(header) + " |", "|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return lines
 
 
 def _first_line(summary: dict[str, Any]) -> str:

@@ -12,10 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor, nn
 
 import sdpo_exp
-from sdpo_exp.cli.pipelines import PARTS, Source, base_of, find_model, load_pipeline
+from sdpo_exp.cli.pipelines import (
+    ADAPTERS,
+    PARTS,
+    Source,
+    base_of,
+    find_model,
+    load_base,
+    load_pipeline,
+)
 from sdpo_exp.errors import UserError
 from sdpo_exp.models import tiny
 from sdpo_exp.models.tiny import TinyBackbone
@@ -73,6 +82,27 @@ def test_a_run_is_told_from_a_model(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, run / "model")
     assert find_model(run) == Source(run / "model", run=run)
     assert find_model(run / "model") == Source(run / "model")
+
+
+def test_adapters_alone_are_a_model_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / ADAPTERS).touch()
+    assert ADAPTERS == LORA_WEIGHT_NAME_SAFE
+    assert find_model(run) == Source(run / "model", run=run)
+    assert find_model(run / "model") == Source(run / "model")
+
+
+def test_the_base_of_a_run_is_built_as_its_config_says(model: Path, tmp_path: Path) -> None:
+    kind = "_target_: sdpo_exp.models.tiny.TinyBackbone"
+    for text, expected in ((str(model), perturbed()), ("null", TinyBackbone())):
+        (tmp_path / "config.yaml").write_text(f"model:\n  {kind}\n  pretrained: {text}\n")
+        base = load_base(tmp_path)
+        assert torch.equal(pixels(base), pixels(expected.pipeline()))
+        assert not base.unet.training
+    (tmp_path / "config.yaml").write_text(f"model:\n  {kind}\n  pretrained: gone\n")
+    with pytest.raises(UserError, match=r"model.pretrained=gone: no such model folder"):
+        load_base(tmp_path)
 
 
 def test_parts_are_ready_to_generate(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +177,7 @@ def test_a_broken_model_names_the_file(
         ("loose.ckpt", "loose.ckpt: a training checkpoint; give its run's folder instead"),
         ("stopped/checkpoints/step4.ckpt", "give its run's folder instead: stopped"),
         ("stopped", "`python -m sdpo_exp resume=stopped` finishes it"),
+        ("stopped", "`python -m sdpo_exp.export checkpoint=stopped` writes out its newest"),
         ("failed", "no model/ and no checkpoint to resume from; run it again"),
         ("half", "half/model: holds no complete model"),
         ("runs", "There are runs below it: runs/cell/time"),

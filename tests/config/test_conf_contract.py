@@ -35,14 +35,25 @@ def composed(*overrides: str) -> DictConfig:
     return result.config
 
 
+# What a choice leaves to its user.
+REQUIRED = {
+    "folder": ["data.train.path=photos"],
+    "hf_pairs": ["data.train.path=owner/name"],
+    "adapter_off": ["tuning=lora"],
+}
 EVERY = [(group, option) for group in (*GROUPS, "experiment") for option in options(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), EVERY, ids=lambda value: value)
 def test_every_choice_composes_and_passes_both_checks(group: str, option: str) -> None:
-    config = composed(f"{group}={option}")
+    config = composed(f"{group}={option}", *REQUIRED.get(option, []))
     assert check_config(config) == []
     assert check_third_party(config) == []
+
+
+@pytest.mark.parametrize("option", ["folder", "hf_pairs"])
+def test_a_required_value_is_asked_for_once(option: str) -> None:
+    assert check_config(composed(f"data={option}")) == ["data.train.path: a value is required"]
 
 
 def test_every_group_of_the_config_folder_is_known() -> None:

@@ -1,0 +1,223 @@
+"""Which columns of a table are what, and which of its rows are pairs; without reading images."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sdpo_exp.bounds import HalfOpenUnit, NonNegativeFloat
+from sdpo_exp.errors import UserError
+
+Part = Literal["all", "train", "validation"]
+# Which image wins; a row whose label says neither is told where it is read.
+FIRST, SECOND, UNCLEAR = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns by what they hold; null where there is none.
+
+    Either `image_0` and `image_1` with `label_0` or both scores, or `winner` and `loser`.
+
+    Attributes:
+        caption: the prompt of both images.
+        image_0, image_1: two images; bytes of a file, an `Image` column, or paths.
+        label_0: 1 where image 0 is preferred, 0 where image 1 is, 0.5 or null for a tie.
+        has_label: rows where it is false are ties.
+        score_0, score_1: a higher one is better. Without `label_0` they decide the order; with it
+            they only give the margin.
+        winner, loser: two images in order.
+        margin: by how much the winner is better.
+    """
+
+    caption: str = "caption"
+    image_0: str | None = None
+    image_1: str | None = None
+    label_0: str | None = None
+    has_label: str | None = None
+    score_0: str | None = None
+    score_1: str | None = None
+    winner: str | None = None
+    loser: str | None = None
+    margin: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a mapping that gives no order, or two."""
+        for one, other in (("image_0", "image_1"), ("score_0", "score_1"), ("winner", "loser")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise UserError(f"columns: {one} and {other} come together; one of them is null")
+        if (self.winner is None) == (self.image_0 is None):
+            raise UserError("columns: give either winner and loser, or image_0 and image_1")
+        unordered = self.label_0 is None and self.score_0 is None
+        if self.image_0 is not None and unordered:
+            raise UserError("columns: image_0 and image_1 need label_0, or score_0 and score_1")
+        labels = (self.label_0, self.has_label, self.score_0)
+        if self.winner is not None and any(name is not None for name in labels):
+            raise UserError("columns: winner and loser are in order; leave labels and scores null")
+
+    @property
+    def images(self) -> tuple[str, str]:
+        """The two image columns, in the table's order."""
+        first, second = self.image_0 or self.winner, self.image_1 or self.loser
+        assert first is not None
+        assert second is not None
+        return first, second
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The columns that there are, by role."""
+        roles = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {role: name for role, name in roles.items() if name is not None}
+
+    def check(self, present: Sequence[str], source: str) -> None:
+        """Refuse a table without one of the columns.
+
+        Raises:
+            UserError: with the columns there are.
+        """
+        for role, name in self.named.items():
+            if name not in present:
+                near = difflib.get_close_matches(name, present, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                raise UserError(
+                    f"{source}: no column '{name}' (columns.{role}){hint} It has: "
+                    f"{', '.join(present)}"
+                )
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which rows to take.
+
+    Attributes:
+        min_margin: drop rows whose winner is better by less, or by an unknown amount.
+        holdout: share of captions that belong to the validation part.
+        part: `all`, or one side of the split by caption. The side of a caption is a hash of it, so
+            it is the same in every table and no caption is on both.
+    """
+
+    min_margin: NonNegativeFloat | None = None
+    holdout: HalfOpenUnit = 0.0
+    part: Part = "all"
+
+    def check(self, columns: Columns) -> None:
+        """Refuse rules that the columns cannot serve, and a split with an empty side.
+
+        Raises:
+            UserError: min_margin without margin or scores, or holdout without part or part without.
+        """
+        if self.part not in ("all", "train", "validation"):
+            raise UserError(f"part: all, train or validation, got {self.part!r}")
+        if (self.part == "all") != (self.holdout == 0):
+            raise UserError(
+                f"part={self.part} and holdout={self.holdout:g}: a split by caption needs "
+                "part=train or part=validation, and a holdout above 0"
+            )
+        if self.min_margin is not None and columns.margin is None and columns.score_0 is None:
+            raise UserError("min_margin needs columns.margin, or columns.score_0 and score_1")
+
+
+class Selection(NamedTuple):
+    """Rows that are pairs: (K,) indices into the table, (K,) which image wins, and counts."""
+
+    rows: NDArray[np.int64]
+    order: NDArray[np.int8]
+    counts: dict[str, int]
+
+
+def select(table: pa.Table, columns: Columns, rules: Rules) -> Selection:
+    """Pairs of a table, in its order; reads captions and numbers, never images.
+
+    Counts are of `rows`, `ties`, rows of the `other part`, rows `below min_margin`, and `kept`.
+    A row without caption or with a label of no meaning is kept, and told when it is read.
+
+    Raises:
+        UserError: a column of numbers holds something else.
+    """
+    order, ties = _order(table, columns)
+    keep = ~ties
+    counts = {"rows": len(table), "ties": int(ties.sum())}
+    other = keep & ~_in_part(table[columns.caption], rules)
+    keep &= ~other
+    counts["other part"] = int(other.sum())
+    small = keep & ~_margin_reached(table, columns, rules.min_margin, order)
+    keep &= ~small
+    counts["below min_margin"] = int(small.sum())
+    rows = np.flatnonzero(keep)
+    counts["kept"] = len(rows)
+    return Selection(rows, order[rows], counts)
+
+
+def account(counts: Mapping[str, int]) -> str:
+    """Counts in one line, without those of filters that took nothing."""
+    always = ("rows", "ties", "kept")
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n or what in always)
+
+
+def _order(table: pa.Table, columns: Columns) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """(N,) which image wins, and (N,) whether it is a tie."""
+    size = len(table)
+    order, ties = np.full(size, FIRST, np.int8), np.zeros(size, bool)
+    if columns.winner is not None:
+        return order, ties
+    if columns.label_0 is not None:
+        label = _numbers(table, columns.label_0)
+        order = np.select([label == 1, label == 0], [FIRST, SECOND], UNCLEAR).astype(np.int8)
+        ties = np.isnan(label) | (label == 0.5)
+    elif columns.score_0 is not None and columns.score_1 is not None:
+        first, second = _numbers(table, columns.score_0), _numbers(table, columns.score_1)
+        order = np.where(first > second, FIRST, SECOND).astype(np.int8)
+        ties = ~(np.abs(first - second) > 0)  # equal, or one unknown
+    if columns.has_label is not None:
+        ties |= _numbers(table, columns.has_label) != 1
+    return order, ties
+
+
+def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column as float64 (N,), null as nan."""
+    column = table[name]
+    try:
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.int8())
+        if column.null_count:
+            column = column.cast(pa.float64()).fill_null(float("nan"))
+        return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UserError(f"column '{name}' should hold numbers, it holds {column.type}") from None
+
+
+def _in_part(captions: pa.ChunkedArray, rules: Rules) -> NDArray[np.bool_]:
+    """(N,) whether the caption is on the chosen side of the split."""
+    if rules.part == "all":
+        return np.ones(len(captions), bool)
+    unique = pc.unique(captions)
+    held = np.array([is_held_out(caption, rules.holdout) for caption in unique.to_pylist()], bool)
+    held = held[np.asarray(pc.index_in(captions, unique).to_numpy())]
+    return held if rules.part == "validation" else ~held
+
+
+def is_held_out(caption: Any, holdout: float) -> bool:
+    """The side of a caption: a hash of it, as a number in [0, 1), is below `holdout`."""
+    digest = hashlib.blake2b(str(caption or "").encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < holdout
+
+
+def _margin_reached(
+    table: pa.Table, columns: Columns, min_margin: float | None, order: NDArray[np.int8]
+) -> NDArray[np.bool_]:
+    if min_margin is None:
+        return np.ones(len(table), bool)
+    if columns.margin is not None:
+        return _numbers(table, columns.margin) >= min_margin
+    assert columns.score_0 is not None
+    assert columns.score_1 is not None
+    lead = _numbers(table, columns.score_0) - _numbers(table, columns.score_1)
+    return (np.where(order == FIRST, lead, -lead) >= min_margin) | (order == UNCLEAR)

@@ -1,0 +1,81 @@
+"""What is alike in every source of stored pairs: reading a row, naming it, hashing images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sdpo_exp.data.columns import FIRST, UNCLEAR, Columns
+from sdpo_exp.data.images import decode, read_bytes
+from sdpo_exp.errors import BadRow
+from sdpo_exp.types import ImagePair
+
+EDGE = 64  # bytes at either end of an image file that a fingerprint covers
+
+
+@runtime_checkable
+class NamesRows(Protocol):
+    """A source that has names for its rows."""
+
+    def row_name(self, index: int) -> str:
+        """What messages call row `index` of the source."""
+
+
+def read_pair(
+    row: Mapping[str, Any], columns: Columns, order: int, name: str, folder: Path | None
+) -> ImagePair:
+    """Decode one row of a table.
+
+    Args:
+        row: values by column.
+        order: which image wins: FIRST, SECOND or UNCLEAR.
+        name: what messages call the row.
+        folder: what image paths are relative to.
+
+    Raises:
+        BadRow: no caption, a label of no meaning, or an image that cannot be used.
+    """
+    prompt = checked_caption(row[columns.caption], name)
+    if order == UNCLEAR:
+        raise BadRow(name, f"label is none of 1, 0 and 0.5 ({row[str(columns.label_0)]})")
+    first, second = (decode_named(row[column], name, column, folder) for column in columns.images)
+    winner, loser = (first, second) if order == FIRST else (second, first)
+    return ImagePair(winner, loser, prompt)
+
+
+def decode_named(data: Any, name: str, which: str, folder: Path | None) -> Any:
+    """`decode`, whose complaints name the image as well as the row."""
+    try:
+        return decode(data, name, folder)
+    except BadRow as error:
+        kind, bracket, detail = error.reason.partition(" (")
+        raise BadRow(name, f"{kind} ({which}{': ' + detail if bracket else ')'}") from None
+
+
+def checked_caption(caption: Any, name: str) -> str:
+    """The caption as it is.
+
+    Raises:
+        BadRow: it is null, blank, or no text.
+    """
+    if caption is None:
+        raise BadRow(name, "no caption (null)")
+    if not isinstance(caption, str):
+        raise BadRow(name, f"no caption but a {type(caption).__name__}")
+    if not caption.strip():
+        raise BadRow(name, "empty caption")
+    return caption
+
+
+def edges(data: Any, name: str, folder: Path | None) -> bytes:
+    """Length, first and last bytes of an image as stored, hashed; of an absent one its absence."""
+    try:
+        content = read_bytes(data, name, folder)
+    except BadRow:
+        content = b""
+    if not isinstance(content, bytes):
+        content = content.tobytes()
+    ends = content[:EDGE] + content[-EDGE:]
+    return hashlib.sha256(len(content).to_bytes(8, "big") + ends).digest()

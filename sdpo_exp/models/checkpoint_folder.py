@@ -1,0 +1,133 @@
+"""A pipeline folder in diffusers' layout: what is fetched, what must be there, how parts load."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdpo_exp import hub
+from sdpo_exp.errors import UserError
+
+_WITHOUT_WEIGHTS = ("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
+_WEIGHTS = re.compile(
+    r"^(diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z0-9_]+))?(-\d+-of-\d+)?\.safetensors$"
+)
+
+
+def wanted_files(parts: Sequence[str], variant: str | None) -> hub.Wanted:
+    """Picks from a repository's files those of `parts`: one set of weights, and all small files."""
+
+    def wanted(files: Sequence[str]) -> list[str]:
+        return [file for file in files if _belongs(file, parts, variant)]
+
+    return wanted
+
+
+def _belongs(file: str, parts: Sequence[str], variant: str | None) -> bool:
+    folder, _, name = file.rpartition("/")
+    if folder not in parts and file != "model_index.json":
+        return False
+    weights = _WEIGHTS.match(name)
+    if weights:
+        return weights["variant"] == variant
+    return name.endswith((".json", ".txt", ".model"))
+
+
+def missing_parts(folder: Path, parts: Sequence[str]) -> list[str]:
+    """The parts that `folder` lacks, or lacks the weights of."""
+    return [part for part in parts if not _is_complete(folder / part)]
+
+
+def _is_complete(part: Path) -> bool:
+    weightless = part.name in _WITHOUT_WEIGHTS
+    return part.is_dir() and (
+        weightless or any(part.glob("*.safetensors")) or any(part.glob("*.bin"))
+    )
+
+
+def absent_model(
+    key: str, source: str, revision: str | None, parts: Sequence[str], example: str
+) -> str | None:
+    """Why a model cannot be had, with both ways out; None where nothing speaks against it.
+
+    Args:
+        key: the configuration key that names it.
+        source, revision: folder or hub id.
+        parts: folders that it must have; empty for a model of one part.
+        example: how a local folder is given.
+    """
+    if (path := hub.local_path(source)) is not None:
+        missing = missing_parts(path, parts)
+        return f"{key}={source}: the folder lacks {', '.join(missing)}/" if missing else None
+    why = hub.absence(source, "model", revision, lambda found: not missing_parts(found, parts))
+    return f"{key}: {why}, or give a local folder: {example}" if why else None
+
+
+def locate_model(
+    key: str, source: str, revision: str | None, variant: str | None, parts: Sequence[str]
+) -> Path:
+    """The folder of a model.
+
+    Raises:
+        UserError: it cannot be had, or lacks a part.
+    """
+    folder = hub.locate(source, "model", revision, wanted_files(parts, variant))
+    if missing := missing_parts(folder, parts):
+        raise UserError(
+            f"{key}={source}: {folder} lacks {', '.join(missing)}/"
+            + (f" (variant {variant})" if variant else "")
+        )
+    return folder
+
+
+def locate_vae(source: str) -> Path:
+    """The folder with a VAE's own `config.json`: of a VAE, or the `vae/` of a pipeline.
+
+    Raises:
+        UserError: it cannot be had, or there is no VAE in it.
+    """
+    folder = hub.locate(source, "model", None, wanted_files(["", "vae"], None))
+    for candidate in (folder / "vae", folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise UserError(f"model.vae={source}: {folder} has neither config.json nor vae/config.json")
+
+
+def load_part(
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    variant: str | None = None,
+) -> Any:
+    """One part by its class's `from_pretrained`, from local files only.
+
+    Raises:
+        UserError: the part is broken or of another kind; the message names its folder.
+    """
+    options: dict[str, Any] = {"local_files_only": True}
+    if dtype is not None:
+        options["torch_dtype" if "diffusers" in kind.__module__ else "dtype"] = dtype
+        options["variant"] = variant
+    try:
+        return kind.from_pretrained(folder, **options)
+    except Exception as error:
+        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        raise UserError(f"{folder}: cannot be loaded as {kind.__name__}: {reason}") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A configuration file of a folder.
+
+    Raises:
+        UserError: missing or broken.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from None
+    return content

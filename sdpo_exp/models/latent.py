@@ -1,0 +1,257 @@
+"""What Stable Diffusion's families share: a frozen VAE and text encoders around a UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from sdpo_exp import hub
+from sdpo_exp.bounds import PositiveInt
+from sdpo_exp.errors import UserError
+from sdpo_exp.models import checkpoint_folder, lora, unet_file
+from sdpo_exp.models.forward_process import VPProcess
+from sdpo_exp.protocols import NoiseDraw
+from sdpo_exp.types import Conditioning, Geometry
+
+VaeDtype = Literal["auto", "float32", "bfloat16", "float16"]
+TextDtype = Literal["float32", "bfloat16", "float16"]
+Latents = Literal["sample", "mode"]
+EmptyPrompt = Literal["encoded", "zeros"]
+
+
+class LatentBackbone:
+    """A UNet in the latent space of a VAE, loaded from a pipeline folder in diffusers' layout.
+
+    A family names its parts and its pipeline class and implements `_load_text`, `_encode_text` and
+    `_unet_arguments`. What the UNet predicts (epsilon or v) and its betas are the checkpoint's own
+    scheduler configuration.
+
+    Args:
+        pretrained: hub id or folder.
+        revision: branch, tag or commit of a hub id.
+        variant: of the weight files, such as fp16.
+        vae: hub id or folder of another VAE; None: the checkpoint's own.
+        unet: a file or folder of other UNet weights (`unet.pth`, safetensors, diffusers' `unet/`).
+        latents: `sample` the VAE's posterior, as published, with noise that belongs to the pair,
+            or take its `mode`.
+        empty_prompt: `encoded`, as published, or `zeros`, as SDXL's stock pipeline has it.
+        vae_dtype: `auto`: float16 on CUDA for a VAE whose configuration allows it (`force_upcast`
+            false, as in sdxl-vae-fp16-fix), else float32.
+        text_dtype: of the frozen text encoders.
+        encode_batch: images per pass of the VAE.
+
+    Raises:
+        UserError: a part cannot be had or does not fit; the message names it.
+    """
+
+    PARTS: ClassVar[tuple[str, ...]]
+    PIPELINE: ClassVar[type[DiffusionPipeline]]
+
+    def __init__(
+        self,
+        pretrained: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        vae: str | None = None,
+        unet: str | None = None,
+        latents: Latents = "sample",
+        empty_prompt: EmptyPrompt = "encoded",
+        vae_dtype: VaeDtype = "auto",
+        text_dtype: TextDtype = "float32",
+        encode_batch: PositiveInt = 8,
+    ) -> None:
+        parts = self._parts_needed(vae)
+        self.folder = checkpoint_folder.locate_model(
+            "model.pretrained", pretrained, revision, variant, parts
+        )
+        self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder), "unet": unet}
+        self._variant, self._text_dtype = variant, getattr(torch, text_dtype)
+        self._latents, self._empty_prompt = latents, empty_prompt
+        self._encode_batch, self._vae_dtype = encode_batch, vae_dtype
+        self._vae_folder = checkpoint_folder.locate_vae(vae) if vae else self.folder / "vae"
+        self._vae_variant = None if vae else variant
+        scheduler = checkpoint_folder.read_json(self.folder / "scheduler/scheduler_config.json")
+        self.scheduler_class = getattr(diffusers, scheduler.get("_class_name", "DDPMScheduler"))
+        self.scheduler_config = scheduler
+        noise = DDPMScheduler.from_config(scheduler)
+        self.process = VPProcess(noise.alphas_cumprod, noise.config.prediction_type)
+        self.denoiser: UNet2DConditionModel = self._load_unet(unet)
+        self.vae = self._load_vae()
+        self._load_text(self._text_dtype)
+
+    @classmethod
+    def absent(
+        cls, pretrained: str, revision: str | None = None, vae: str | None = None, **_: Any
+    ) -> str | None:
+        """Why the model or its separate VAE cannot be had; None where nothing speaks against it."""
+        found = [
+            checkpoint_folder.absent_model(
+                "model.pretrained", pretrained, revision, cls._parts_needed(vae),
+                "model.pretrained=/path/to/folder",
+            )
+        ]  # fmt: skip
+        if vae is not None:
+            found.append(
+                checkpoint_folder.absent_model(
+                    "model.vae", vae, None, (), "model.vae=/path/to/vae (null: the model's own)"
+                )
+            )
+        return "\n".join(filter(None, found)) or None
+
+    @classmethod
+    def _parts_needed(cls, vae: str | None) -> tuple[str, ...]:
+        return tuple(part for part in cls.PARTS if vae is None or part != "vae")
+
+    # -- loading --------------------------------------------------------------------------------
+
+    def _load_unet(self, unet: str | None) -> UNet2DConditionModel:
+        network: UNet2DConditionModel = checkpoint_folder.load_part(
+            UNet2DConditionModel, self.folder / "unet", torch.float32, self._variant
+        )
+        if unet is not None:
+            unet_file.load_into(network, Path(unet))
+        return network
+
+    def _load_vae(self, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+        vae: AutoencoderKL = checkpoint_folder.load_part(
+            AutoencoderKL, self._vae_folder, dtype, self._vae_variant
+        )
+        if self._vae_dtype == "float16" and vae.config.force_upcast:
+            raise UserError(
+                f"model.vae_dtype=float16: the VAE of {self._vae_folder} overflows in float16 "
+                "(force_upcast in its configuration). Take model.vae_dtype=auto, or a VAE made "
+                "for it, such as model.vae=madebyollin/sdxl-vae-fp16-fix for SDXL."
+            )
+        return vae.requires_grad_(False).eval()
+
+    def _load_text(self, dtype: torch.dtype) -> None:
+        """Set the tokenizers and the frozen text encoders, from `self.folder`."""
+        raise NotImplementedError
+
+    # -- the Backbone protocol ------------------------------------------------------------------
+
+    def to(self, device: torch.device) -> None:
+        """Move the frozen parts, each in its dtype."""
+        # The plain method: diffusers' own warns about layers to keep in float32, of which it has none.
+        nn.Module.to(self.vae, device, self._vae_dtype_on(device))
+        for encoder in self._text_encoders():
+            encoder.to(device)
+
+    def _vae_dtype_on(self, device: torch.device) -> torch.dtype:
+        if self._vae_dtype != "auto":
+            return getattr(torch, self._vae_dtype)
+        safe = not self.vae.config.force_upcast
+        return torch.float16 if safe and device.type == "cuda" else torch.float32
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), scaled as the UNet expects.
+
+        Outside any autocast: the VAE's own dtype is what counts.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):
+            chunks = pixels.to(self.vae.dtype).split(self._encode_batch)
+            posteriors = [self.vae.encode(chunk).latent_dist for chunk in chunks]
+        mean = torch.cat([posterior.mean.float() for posterior in posteriors])
+        if self._latents == "sample":
+            std = torch.cat([posterior.std.float() for posterior in posteriors])
+            mean = mean + std * draw(mean.shape[1:]).to(mean)
+        shift = self.vae.config.shift_factor or 0.0
+        return (mean - shift) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
+        """Named tensors with a row per prompt; a repeated prompt is encoded once."""
+        device = self.vae.device
+        distinct = list(dict.fromkeys(prompts))
+        with torch.autocast(device.type, enabled=False):
+            encoded = self._encode_text(distinct)
+        if self._empty_prompt == "zeros" and "" in distinct:
+            for rows in encoded.values():
+                rows[distinct.index("")] = 0
+        order = torch.tensor([distinct.index(prompt) for prompt in prompts], device=device)
+        cond = {name: rows.float()[order] for name, rows in encoded.items()}
+        return cond | self._geometry_conditions(geometry, device)
+
+    def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """Prediction (N, C, h, w) of `network` at integer timesteps t (N,)."""
+        # Half-precision weights outside autocast take inputs of their own dtype only.
+        dtype = next(network.parameters()).dtype
+        cast = {
+            name: rows.to(dtype) if rows.is_floating_point() else rows
+            for name, rows in cond.items()
+        }
+        return network(x_t.to(dtype), t, **self._unet_arguments(cast)).sample
+
+    def pipeline(self) -> DiffusionPipeline:
+        """The family's diffusers pipeline around the denoiser as it is; it shares the parts."""
+        return self._pipeline(self.denoiser, self.vae, self._text_parts())
+
+    def save(self, folder: Path) -> None:
+        """Write a complete pipeline folder in safetensors, adapters merged.
+
+        Frozen parts are read again from the base in float32: what is written was never rounded.
+        """
+        network = lora.merged(self.denoiser)
+        vae, text = self._load_vae(), self._fresh_text_parts()
+        self._pipeline(network, vae, text).save_pretrained(folder, safe_serialization=True)
+
+    def save_lora(self, folder: Path) -> None:
+        """Write the adapters alone as `pytorch_lora_weights.safetensors`.
+
+        `load_lora_weights(folder)` of the family's pipeline puts them back, rank and alpha too.
+
+        Raises:
+            ValueError: the denoiser has no adapters.
+        """
+        config = lora.adapter_config(self.denoiser).to_dict()
+        self.PIPELINE.save_lora_weights(
+            folder,
+            unet_lora_layers=lora.adapter_state(self.denoiser),
+            unet_lora_adapter_metadata={
+                key: sorted(value) if isinstance(value, set) else value
+                for key, value in config.items()
+            },
+        )
+
+    # -- what a family implements ---------------------------------------------------------------
+
+    def _encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _unet_arguments(self, cond: Conditioning) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _geometry_conditions(
+        self, geometry: Sequence[Geometry], device: torch.device
+    ) -> dict[str, Tensor]:
+        """None, where a family does not condition on sizes."""
+        del geometry, device
+        return {}
+
+    def _text_parts(self) -> dict[str, Any]:
+        """Tokenizers and text encoders by the names that the pipeline gives them."""
+        raise NotImplementedError
+
+    def _text_encoders(self) -> list[nn.Module]:
+        return [part for part in self._text_parts().values() if isinstance(part, nn.Module)]
+
+    def _fresh_text_parts(self) -> dict[str, Any]:
+        kept = dict(self._text_parts())
+        self._load_text(torch.float32)
+        fresh = self._text_parts()
+        for name, part in kept.items():
+            setattr(self, name, part)
+        return fresh
+
+    def _pipeline(self, network: nn.Module, vae: nn.Module, text: Any) -> DiffusionPipeline:
+        scheduler = self.scheduler_class.from_config(self.scheduler_config)
+        pipeline = self.PIPELINE(unet=network, vae=vae, scheduler=scheduler, **text)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline

@@ -1,0 +1,164 @@
+"""Low-rank adapters in any denoiser: put in, switched off for a while, merged, written out.
+
+Everything goes by peft's layers, so a diffusers model and one that peft was injected into by hand
+behave alike. LoRA: Hu et al., arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+
+from sdpo_exp.errors import UserError
+
+ADAPTER = "default"
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_EXAMPLES = 8
+
+
+def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
+    """Put LoRA layers into `denoiser`, in place; B starts at zero, so the output does not change.
+
+    Args:
+        denoiser: its `add_adapter` is used where it has one, so that it knows of its adapters.
+        config: peft's; `target_modules` as peft reads them.
+
+    Raises:
+        UserError: a target matches no module, or one that LoRA cannot adapt.
+    """
+    _check_targets(denoiser, config.target_modules)
+    try:
+        if hasattr(denoiser, "add_adapter"):
+            denoiser.add_adapter(config, ADAPTER)  # type: ignore[operator]
+        else:
+            inject_adapter_in_model(config, denoiser, ADAPTER)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"tuning.targets: {reason} {_examples(denoiser)}") from None
+
+
+def has_adapters(denoiser: nn.Module) -> bool:
+    """Whether any layer of `denoiser` carries an adapter."""
+    return next(_layers(denoiser), None) is not None
+
+
+@contextmanager
+def adapters_off(denoiser: nn.Module) -> Iterator[None]:
+    """`denoiser` computes as if it had no adapters, inside the context only.
+
+    peft freezes adapters while they are off; which of them were trained is restored with them.
+    Never enter or leave it while a graph is alive: checkpointed blocks run again in the backward
+    pass, and would then run in the other state.
+    """
+    layers = list(_layers(denoiser))
+    trained = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, was_trained in trained:
+            parameter.requires_grad_(was_trained)
+
+
+def merged(denoiser: nn.Module) -> nn.Module:
+    """The plain model that `denoiser` computes: a copy on the CPU with its adapters added in.
+
+    Without adapters it is `denoiser` itself. The copy is float32 also where the base is not: in
+    half precision most of what an adapter adds would round to nothing. Names are those of the base,
+    so `save_pretrained` writes an ordinary model.
+    """
+    if not has_adapters(denoiser):
+        return denoiser
+    plain = nn.Module.to(copy.deepcopy(denoiser), "cpu", torch.float32).requires_grad_(False)
+    adapted = {name: m for name, m in plain.named_modules() if isinstance(m, BaseTunerLayer)}
+    for name, layer in adapted.items():
+        layer.merge()
+        plain.set_submodule(name, layer.get_base_layer())
+    _forget_adapters(plain)
+    return plain
+
+
+def adapter_state(denoiser: nn.Module) -> dict[str, Tensor]:
+    """The adapter's tensors by peft's names, as diffusers' `save_lora_weights` takes them.
+
+    Raises:
+        ValueError: there are no adapters.
+    """
+    adapter_config(denoiser)
+    state: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=ADAPTER)
+    return state
+
+
+def adapter_config(denoiser: nn.Module) -> LoraConfig:
+    """The configuration of the adapter; an export without it loses alpha.
+
+    Raises:
+        ValueError: there are no adapters.
+    """
+    if not has_adapters(denoiser):
+        raise ValueError(f"{type(denoiser).__name__} has no adapters")
+    configs: dict[str, LoraConfig] = denoiser.peft_config  # type: ignore[assignment]
+    return configs[ADAPTER]
+
+
+def _layers(denoiser: nn.Module) -> Iterator[Any]:
+    return (module for module in denoiser.modules() if isinstance(module, BaseTunerLayer))
+
+
+def _forget_adapters(plain: nn.Module) -> None:
+    del plain.peft_config
+    if hasattr(plain, "_hf_peft_config_loaded"):
+        # What diffusers looks at before it saves or loads.
+        plain._hf_peft_config_loaded = False  # type: ignore[assignment]
+
+
+def _check_targets(denoiser: nn.Module, targets: str | Sequence[str] | None) -> None:
+    """peft is content when one of several targets matches; here each one has to."""
+    names = [name for name, _ in denoiser.named_modules() if name]
+    if isinstance(targets, str):
+        try:
+            unmatched = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+        except re.error as error:
+            raise UserError(
+                f"tuning.targets={targets}: not a regular expression ({error})"
+            ) from None
+    else:
+        ends = [f".{name}" for name in names]
+        unmatched = [t for t in targets or () if not any(end.endswith(f".{t}") for end in ends)]
+    if unmatched:
+        what = ", ".join(sorted(unmatched))
+        raise UserError(
+            f"tuning.targets: no module of {type(denoiser).__name__} matches {what}. "
+            f"{_examples(denoiser)}"
+        )
+
+
+def _examples(denoiser: nn.Module) -> str:
+    """Names that LoRA could adapt, each ending once and the most common first."""
+    kinds = (nn.Linear, nn.Conv2d)
+    names = [name for name, module in denoiser.named_modules() if isinstance(module, kinds)]
+    first = {_ending(name): name for name in reversed(names)}
+    common = Counter(map(_ending, names)).most_common(_EXAMPLES)
+    return (
+        f"Its modules are named like {', '.join(first[ending] for ending, _ in common)}; give the "
+        "ends of names as a list, or a regular expression for whole names."
+    )
+
+
+def _ending(name: str) -> str:
+    """`blocks.0.to_out.0` -> `to_out.0`: the last part that is not a number, and what follows."""
+    found = re.search(r"[^.]*[A-Za-z_][^.]*(\.\d+)*$", name)
+    return found.group() if found else name

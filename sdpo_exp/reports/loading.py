@@ -1,0 +1,63 @@
+"""The lines of python that load an export; what lies in the folder decides which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+UNET_FILE = "unet.pth"
+
+
+def how_to_load(
+    folder: Path, dtype: str, config: Mapping[str, Any], environment: Mapping[str, Any]
+) -> str:
+    """Code that ends with `pipeline`, to be run beside the files or with another `folder`.
+
+    Args:
+        folder: of the export.
+        dtype: of the export's weights.
+        config: of the run.
+        environment: of the run; names the base's commit.
+    """
+    where = 'folder = "."  # this one, or its name on the hub'
+    if (folder / LORA_FILE).is_file():
+        imports, lines = _base(config, environment)
+        if unet := (config.get("model") or {}).get("unet"):
+            lines.append(f"# Here {unet} belongs into pipeline.unet: the run began with it.")
+        lines.append("pipeline.load_lora_weights(folder)")
+    elif (folder / UNET_FILE).is_file():
+        imports, lines = _base(config, environment)
+        imports.append("import torch")
+        where = 'folder = "."  # this one'
+        lines.append(f'state = torch.load(f"{{folder}}/{UNET_FILE}", weights_only=True)')
+        lines.append("pipeline.unet.load_state_dict(state)")
+    else:
+        arguments = ["folder"]
+        imports = ["from diffusers import DiffusionPipeline"]
+        if dtype != "float32":
+            imports.append("import torch")
+            arguments.append(f"torch_dtype=torch.{dtype}")
+        if (folder / "pipeline.py").is_file():
+            arguments.append("trust_remote_code=True")
+        lines = [f"pipeline = DiffusionPipeline.from_pretrained({', '.join(arguments)})"]
+    return "\n".join([*sorted(imports, reverse=True), "", where, *lines]) + "\n"
+
+
+def _base(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Imports and lines for the pipeline that the run began with."""
+    model = config.get("model") or {}
+    if model.get("pretrained") is None:
+        return ["import sdpo_exp"], ["pipeline = sdpo_exp.load_pipeline()"]
+    commit = (environment.get("base") or {}).get("commit")
+    options = {"revision": commit, "variant": model.get("variant")}
+    arguments = [f'"{model["pretrained"]}"']
+    arguments += [f'{key}="{value}"' for key, value in options.items() if value]
+    kinds, lines = "DiffusionPipeline", []
+    if model.get("vae"):
+        kinds = "AutoencoderKL, DiffusionPipeline"
+        lines.append(f'vae = AutoencoderKL.from_pretrained("{model["vae"]}")')
+        arguments.append("vae=vae")
+    lines.append(f"pipeline = DiffusionPipeline.from_pretrained({', '.join(arguments)})")
+    return [f"from diffusers import {kinds}"], lines

@@ -1,0 +1,57 @@
+"""The full-size networks are the released ones, and the GPU script runs (small, without a GPU)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.full_size import PARAMETERS, UNETS, build_unet
+from sdpo_exp.models.tuning import LoraTuning
+from tests.cli.command import ROOT, environment
+
+SCRIPT = ROOT / "benchmarks" / "step_time.py"
+
+
+@pytest.mark.parametrize("model", UNETS)
+def test_parameter_counts_are_the_released_models(model: str) -> None:
+    network = build_unet(model, "meta")
+    expected = {"sd15": 859_520_964, "sdxl": 2_567_463_684}[model]
+    assert sum(p.numel() for p in network.parameters()) == expected == PARAMETERS[model]
+
+
+@pytest.mark.parametrize(("model", "million"), [("sd15", 6.4), ("sdxl", 46.4)])
+def test_lora_of_rank_32_has_the_known_size(model: str, million: float) -> None:
+    network = build_unet(model, "meta")
+    LoraTuning(rank=32, alpha=32).apply(network)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trained / 1e6 == pytest.approx(million, abs=0.05)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_full_size_is_refused() -> None:
+    done = run("--model", "sd15")
+    assert done.returncode == 1
+    assert "no GPU here" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_measures_every_cell(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    done = run("--model", "sdxl", "--small", "--steps", "1", "--warm-up", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    content = json.loads(out.read_text())
+    assert content["size"] == "small"
+    assert len(content["cells"]) == 8
+    assert all(cell["seconds"] > 0 for cell in content["cells"]), content["cells"]

@@ -1,0 +1,177 @@
+"""The user's own command lines, on tiny checkpoints that lie where the released ones would."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from tests.checkpoints import (
+    SD15_ID,
+    SDXL_ID,
+    VAE_FIX_ID,
+    cache_folder,
+    offline,
+    save_sd15,
+    save_sdxl,
+    small_vae,
+)
+from tests.cli.command import environment, run_folders
+from tests.pickapic import write_split
+
+DATA_ID = "yuvalkirstain/pickapic_v2"
+# Size limits and nothing else.
+SMALL = (
+    "max_steps=2",
+    "effective_batch=4",
+    "data.micro_batch=2",
+    "data.num_workers=1",
+    "data.validation_pairs=4",
+    "resolution=64",
+    "callbacks.probe.pairs=4",
+    "callbacks.probe.times=[0.5]",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub cache with tiny stand-ins under the released ids."""
+    folder = tmp_path_factory.mktemp("home") / "hub"
+    save_sd15(cache_folder(folder, SD15_ID))
+    save_sdxl(cache_folder(folder, SDXL_ID))
+    small_vae(0.13025, force_upcast=False).save_pretrained(cache_folder(folder, VAE_FIX_ID))
+    data = cache_folder(folder, DATA_ID, "dataset")
+    write_split(data, "train", 20)
+    write_split(data, "validation_unique", 10, first=100)
+    return folder
+
+
+def run(
+    folder: Path, cache: Path, *arguments: str, module: str = "sdpo_exp"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**environment(), **offline(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def steps(run_folder: Path) -> list[dict[str, str]]:
+    with (run_folder / "metrics.csv").open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("train/loss")]
+
+
+def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, cache, "model=sdxl", "objective=dmpo", "safeguard=true", *SMALL)
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(tmp_path)
+    assert "recipe: Diffusion-SDPO" in done.stdout
+    assert "beta=6000, mu=0.6, lr=2.048e-06" in done.stdout
+    assert "START-UP CHECK FAILED" not in done.stdout + done.stderr
+    rows = steps(folder)
+    assert len(rows) == 2
+    assert float(rows[0]["pair/margin"]) == 0.0
+    assert float(rows[0]["safeguard/lambda_mean"]) < 1.0
+    assert "static memory" in done.stdout
+    with (folder / "metrics.csv").open(newline="") as stream:
+        assert "val/implicit_accuracy" in next(csv.reader(stream))
+    made = json.loads((folder / "environment.json").read_text())
+    assert made["data_fingerprint"]
+    assert SDXL_ID in json.dumps(made)
+    pipeline = DiffusionPipeline.from_pretrained(folder / "model")
+    assert type(pipeline).__name__ == "StableDiffusionXLPipeline"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model=sd15", "objective=dpo", "safeguard=false"),
+        ("model=sd15", "objective=dspo", "safeguard=true", "tuning=lora"),
+        ("model=sd15", "experiment=official_protocol", "trainer.precision=32-true"),
+    ],
+    ids=" ".join,
+)
+def test_sd15_cells(cache: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(tmp_path, cache, *arguments, *SMALL)
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(tmp_path)
+    rows = steps(folder)
+    assert len(rows) == 2
+    assert float(rows[0]["pair/margin"]) == 0.0
+    assert (folder / "summary.md").is_file()
+    assert (folder / "model").is_dir()
+
+
+def test_without_network_or_cache_one_message_names_everything(tmp_path: Path) -> None:
+    done = run(tmp_path, tmp_path / "empty", "model=sdxl", "objective=dmpo", "safeguard=true")
+    assert done.returncode == 1
+    message = done.stderr
+    for part in (
+        SDXL_ID,
+        DATA_ID,
+        VAE_FIX_ID,
+        f"hf download {SDXL_ID}",
+        f"hf download {DATA_ID} --repo-type dataset",
+        "model.pretrained=/path/to/folder",
+        "data.train.path=",
+        "nothing was run",
+    ):
+        assert part in message, part
+    assert message.count(f"hf download {DATA_ID}") == 1
+    assert "Traceback" not in message
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_local_path_is_as_good_as_an_id(cache: Path, tmp_path: Path) -> None:
+    model = save_sd15(tmp_path / "my_model")
+    write_split(tmp_path / "my_data", "train", 10)
+    write_split(tmp_path / "my_data", "validation_unique", 10, first=50)
+    done = run(
+        tmp_path,
+        cache.parent / "nothing",
+        "model=sd15",
+        f"model.pretrained={model.name}",
+        "data.train.path=my_data",
+        *SMALL,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(steps(run_folders(tmp_path)[0])) == 2
+
+
+def test_public_unet_weights_start_a_run(cache: Path, tmp_path: Path) -> None:
+    from tests.checkpoints import small_sd_unet
+
+    torch.manual_seed(5)
+    torch.save(small_sd_unet().state_dict(), tmp_path / "unet.pth")
+    losses = []
+    for extra in ((), ("model.unet=unet.pth",)):
+        done = run(tmp_path, cache, "model=sd15", "max_steps=1", *SMALL[1:], *extra)
+        assert done.returncode == 0, done.stderr
+    for folder in run_folders(tmp_path):
+        losses.append(steps(folder)[0]["pair/winner_error"])
+    assert len(set(losses)) == 2
+
+
+def test_a_wrong_choice_of_the_model_is_told_at_once(tmp_path: Path) -> None:
+    done = run(tmp_path, tmp_path / "empty", "model=sd15", "model.vae_dtype=half")
+    assert done.returncode == 1
+    assert "model.vae_dtype" in done.stderr
+    assert "'auto', 'float32', 'bfloat16' or 'float16'" in done.stderr
+
+
+def test_the_cache_is_not_written_to(cache: Path) -> None:
+    for repo in cache.iterdir():
+        assert {path.name for path in repo.iterdir()} <= {"refs", "snapshots", "blobs"}, os.fspath(
+            repo
+        )

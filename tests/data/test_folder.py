@@ -1,0 +1,136 @@
+"""A folder of winners and losers gives its pairs, and names what does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdpo_exp.data.folder import FolderPairs
+from sdpo_exp.errors import BadRow, UserError
+
+
+def folder(path: Path, names: list[str], sides: tuple[str, str] = ("winner", "loser")) -> Path:
+    for value, side in enumerate(sides):
+        (path / side).mkdir(parents=True)
+        for i, name in enumerate(names):
+            shade = (10 * i + value,) * 3
+            Image.new("RGB", (4, 4), shade).save(path / side / name)
+    return path
+
+
+def csv_of(captions: dict[str, str]) -> str:
+    return "\n".join(["file,caption", *(f'{name},"{text}"' for name, text in captions.items())])
+
+
+NAMES = ["b.png", "a.jpg", "c.v2.webp"]
+CAPTIONS = {"a.jpg": "an a, red", "b": "a b\nof two lines", "c.v2": "a c"}
+
+
+def test_pairs_come_by_name_with_their_captions(tmp_path: Path) -> None:
+    (folder(tmp_path / "p", NAMES) / "captions.csv").write_text(csv_of(CAPTIONS))
+    pairs = FolderPairs(str(tmp_path / "p"))
+    assert len(pairs) == 3
+    assert [pairs[i].prompt for i in range(3)] == list(CAPTIONS.values())
+    b = pairs[1]
+    assert (b.winner.getpixel((0, 0)), b.loser.getpixel((0, 0))) == ((0, 0, 0), (1, 1, 1))
+    assert pairs.row_name(2) == f"{tmp_path / 'p'} pair c.v2"
+    with pytest.raises(IndexError):
+        pairs[3]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "beside", "captions"])
+def test_captions_of_every_form(tmp_path: Path, form: str) -> None:
+    path = folder(tmp_path / "p", ["a.png", "b.png"], ("w", "l"))
+    if form == "jsonl":
+        lines = [{"file": f"w/{n}.png", "caption": f"the {n}"} for n in "ab"]
+        (path / "captions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    else:
+        place = path / ("w" if form == "beside" else "captions")
+        place.mkdir(exist_ok=True)
+        for name in "ab":
+            (place / f"{name}.txt").write_text(f"the {name}\n")
+    pairs = FolderPairs(str(path))
+    assert [pairs[i].prompt for i in range(2)] == ["the a", "the b"]
+
+
+def test_everything_that_does_not_fit_is_named_at_once(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", [f"{i}.png" for i in range(20)])
+    for i in range(7):
+        (path / "loser" / f"{i}.png").unlink()
+    (path / "winner" / "19.png").unlink()
+    (path / "captions.csv").write_text(csv_of({str(i): "x" for i in range(18)}))
+    with pytest.raises(UserError) as caught:
+        FolderPairs(str(path))
+    words = str(caught.value)
+    assert "7 without an image in loser/: 0, 1, 2, 3, 4, ...;" in words
+    assert "1 without an image in winner/: 19;" in words
+    assert "1 without a caption: 18." in words
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        ("nothing", "no such folder; a folder of pairs has winner/ and loser/"),
+        ("empty", "has no winner/ and loser/"),
+        ("no images", "no images"),
+        ("two of a name", "a.jpg and a.png have one name"),
+        ("bad csv", "captions.csv: should hold rows with file and caption, but KeyError: 'file'"),
+        ("both", "both captions.csv and captions.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, prepare: str, words: str) -> None:
+    path = tmp_path / "p"
+    if prepare == "empty":
+        path.mkdir()
+    elif prepare != "nothing":
+        folder(path, [] if prepare == "no images" else ["a.png"])
+    if prepare == "two of a name":
+        shutil.copyfile(path / "winner" / "a.png", path / "winner" / "a.jpg")
+    if prepare in ("bad csv", "both"):
+        (path / "captions.csv").write_text("name,caption\na,x")
+    if prepare == "both":
+        (path / "captions.jsonl").touch()
+    with pytest.raises(UserError) as caught:
+        FolderPairs(str(path))
+    assert words in str(caught.value)
+    assert (FolderPairs.absent(path=str(path)) is not None) == (prepare == "nothing")
+
+
+def test_bad_rows_are_told_by_name(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", ["a.png", "b.png"])
+    (path / "captions.csv").write_text(csv_of({"a": "", "b": "x"}))
+    (path / "loser" / "b.png").write_bytes(b"")
+    pairs = FolderPairs(str(path))
+    with pytest.raises(BadRow, match="p pair a: empty caption"):
+        pairs[0]
+    with pytest.raises(BadRow, match=r"p pair b: empty image \(loser: zero bytes\)"):
+        pairs[1]
+
+
+def test_a_holdout_splits_by_caption(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", [f"{i}.png" for i in range(40)])
+    (path / "captions.csv").write_text(csv_of({str(i): f"caption {i % 20}" for i in range(40)}))
+    sides = [FolderPairs(str(path), 0.3, part) for part in ("train", "validation")]
+    captions = [{side[i].prompt for i in range(len(side))} for side in sides]
+    assert not captions[0] & captions[1]
+    assert len(sides[0]) + len(sides[1]) == 40
+    assert 2 < len(sides[1]) < 24
+    assert len(FolderPairs(str(path), max_samples=3)) == 3
+    with pytest.raises(UserError, match=r"part=all and holdout=0.3"):
+        FolderPairs(str(path), 0.3)
+
+
+def test_the_fingerprint_is_of_the_pairs_and_not_of_their_place(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", ["a.png", "b.png"])
+    (path / "captions.csv").write_text(csv_of({"a": "x", "b": "y"}))
+    original = FolderPairs(str(path)).fingerprint()
+    moved = Path(shutil.copytree(path, tmp_path / "q"))
+    assert FolderPairs(str(moved)).fingerprint() == original
+    Image.new("RGB", (4, 4), "red").save(moved / "loser" / "b.png")
+    changed = FolderPairs(str(moved)).fingerprint()
+    (moved / "captions.csv").write_text(csv_of({"a": "x", "b": "z"}))
+    assert len({original, changed, FolderPairs(str(moved)).fingerprint()}) == 3
