@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class BadRow(Exception):
+class BadRow(Exception):  # noqa: N818 - what it is, not what went wrong
     """A row of a pair source that cannot be used; `data.on_bad_row` says what follows.
 
     Args:

@@ -24,7 +24,6 @@ from sdpo_exp.types import (
     SafeguardOutput,
 )
 
-
 NoiseDraw: TypeAlias = Callable[[Sequence[int]], Tensor]
 
 

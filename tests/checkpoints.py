@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -164,12 +163,3 @@ def cache_folder(cache: Path, repo_id: str, kind: str = "model") -> Path:
     snapshot = root / "snapshots" / commit
     snapshot.mkdir(parents=True)
     return snapshot
-
-
-def offline(cache: Path) -> dict[str, str]:
-    """Environment under which only the fake cache is there."""
-    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache.parent)}
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())

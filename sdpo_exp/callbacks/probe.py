@@ -117,7 +117,13 @@ def _summary(prefix: str, table: Tensor) -> dict[str, float]:
 def _standard_errors(tables: Tensor) -> dict[str, float]:
     """Over pairs, of (bins, 4, N): a pair's bins share its images, so they are averaged first."""
     _, _, winner, loser = tables.double().mean(0)
-    values = {"winner_minus_ref": winner, "loser_minus_ref": loser, "margin": loser - winner}
+    correct = 0.5 * (1 - torch.sign(tables[:, 2] - tables[:, 3])).double().mean(0)
+    values = {
+        "winner_minus_ref": winner,
+        "loser_minus_ref": loser,
+        "margin": loser - winner,
+        "implicit_accuracy": correct,
+    }
     pairs = len(winner)
     return {
         f"probe/{name}_se": float(value.std() / pairs**0.5) if pairs > 1 else float("nan")

@@ -195,8 +195,16 @@ def _say_recipe(config: DictConfig) -> None:
         _log.info("no published recipe for this cell; using %s", numbers)
     else:
         _log.info("recipe: %s (%s)", recipe.source, numbers)
+    if recipe.source is not None and _choice("tuning") != "full":
+        _log.info("note: the recipe's learning rate is one of full tuning; give lr for adapters")
     if recipe.note:
         _log.info("note: %s", recipe.note)
+
+
+def _choice(group: str) -> str:
+    from hydra.core.hydra_config import HydraConfig
+
+    return str(HydraConfig.get().runtime.choices[group])
 
 
 def _prepare_torch(config: DictConfig) -> None:

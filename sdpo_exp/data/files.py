@@ -28,7 +28,7 @@ FORMATS = {
 }
 # What datasets.save_to_disk leaves: one split, or several.
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
-_KEYS = "data.train.path and data.validation.path"
+_KEYS = "data.train.path=/path/to/folder (validation follows it, or data.validation.path=...)"
 
 
 class TableFiles(NamedTuple):
@@ -107,7 +107,7 @@ def absent_table(path: str, revision: str | None, config: str | None, split: str
         return None
     if (folder := hub.local_path(path)) is not None:
         return f"{path}: {_what_lacks(folder, split, config)}"
-    return f"{reason}; or give local files with {_KEYS}"
+    return f"{reason}; or give local files: {_KEYS}"
 
 
 def is_complete(folder: Path, split: str, config: str | None) -> bool:

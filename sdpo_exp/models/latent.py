@@ -138,7 +138,7 @@ class LatentBackbone:
 
     def to(self, device: torch.device) -> None:
         """Move the frozen parts, each in its dtype."""
-        # The plain method: diffusers' own warns about layers to keep in float32, of which it has none.
+        # The plain method: diffusers' own warns about layers to keep in float32; there are none.
         nn.Module.to(self.vae, device, self._vae_dtype_on(device))
         for encoder in self._text_encoders():
             encoder.to(device)

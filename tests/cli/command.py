@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -41,12 +42,14 @@ def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.Comple
     return python(folder, *(("-c", _WATCHED) if watch else ("-m", "sdpo_exp")), *arguments)
 
 
-def python(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python <arguments>` in `folder`."""
+def python(
+    folder: Path, *arguments: str | Path, extra: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python <arguments>` in `folder`; `extra` joins the environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment(),
+        env={**environment(), **(extra or {})},
         capture_output=True,
         text=True,
         timeout=300,

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdpo_exp.cli import export_files, generate
+from sdpo_exp.cli import export_files, generate, train
 from sdpo_exp.cli.command import preflight
 from sdpo_exp.cli.export import check_export, check_weights, main
 from sdpo_exp.cli.export_source import build_policy, find_source, read_checkpoint
@@ -45,15 +45,15 @@ main()
 """
 
 
-def export(folder: Path, *arguments: str, command: Callable[[], None] = main) -> None:
-    """The command in `folder`, in this process: importing takes longer than exporting."""
+def command(folder: Path, *arguments: str, body: Callable[[], None] = main) -> None:
+    """A command in `folder`, by default the export, in this process: importing takes longest."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["command", *arguments])
         try:
-            command()
+            body()
         finally:  # Hydra's handlers write to a stream that only this test has
             root.handlers[:] = handlers
             root.setLevel(level)
@@ -127,10 +127,10 @@ def in_sdxl(sdxl: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def exports(sd15: Path) -> dict[tuple[str, str], Path]:
     """Both formats of whole weights, one of them in every choice of weights."""
-    export(
+    command(
         sd15, "-m", "checkpoint=run", "format=unet_pth", "weights=last,best,ema", "folder=unets"
     )  # fmt: skip
-    export(sd15, "checkpoint=run", "folder=whole")
+    command(sd15, "checkpoint=run", "folder=whole")
     unets = {
         ("unet_pth", weights): sd15 / "unets" / str(job)
         for job, weights in enumerate(("last", "best", "ema"))
@@ -186,8 +186,7 @@ def test_an_exported_unet_goes_back_into_training(
     file = exports["unet_pth", "last"] / "unet.pth"
     again = ("model=sd15", f"model.pretrained={in_sd15 / 'base'}", f"model.unet={file}")
     still = (*STEPS, "lr=1e-30", "optimizer.weight_decay=0", "callbacks=[probe,checkpoint]")
-    done = run(tmp_path, *again, *still, "max_steps=1", "run_dir=again")
-    assert done.returncode == 0, done.stdout + done.stderr
+    command(tmp_path, *again, *still, "max_steps=1", "run_dir=again", body=train.main)
     weights = weights_of(tmp_path / "again" / "checkpoints" / "last.ckpt")
     expected = weights_of(in_sd15 / "run" / "checkpoints" / "last.ckpt")
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
@@ -205,7 +204,7 @@ def test_half_precision_of_a_run_that_never_finished(
     shutil.copytree(in_sd15 / "run" / "checkpoints", stopped / "checkpoints")
     shutil.copy(in_sd15 / "run" / "config.yaml", stopped)
     file = stopped / "checkpoints" / "last.ckpt"
-    export(in_sd15, f"checkpoint={file}", "dtype=float16", f"folder={tmp_path / 'half'}")
+    command(in_sd15, f"checkpoint={file}", "dtype=float16", f"folder={tmp_path / 'half'}")
     assert "last.ckpt, step 2 (last)" in capsys.readouterr().out
     for weights in (tmp_path / "half").rglob("*.safetensors"):
         kinds = {tensor.dtype for tensor in load_file(weights).values()}
@@ -224,7 +223,7 @@ def test_half_precision_of_a_run_that_never_finished(
 
 
 def test_adapters_come_back_with_their_alpha(in_sdxl: Path) -> None:
-    export(in_sdxl, "-m", "checkpoint=run", "format=lora,diffusers,unet_pth", "folder=exports")
+    command(in_sdxl, "-m", "checkpoint=run", "format=lora,diffusers,unet_pth", "folder=exports")
     policy = StableDiffusionXL("base")
     base = policy.pipeline()
     before = images(base)
@@ -290,7 +289,7 @@ def test_a_tuned_sdxl_is_shown_beside_its_base(
     in_sdxl: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask = ("prompt=a cat", "checkpoint=run", "n=1", "steps=2", "folder=drawn")
-    export(in_sdxl, *ask, command=generate.main)
+    command(in_sdxl, *ask, body=generate.main)
     assert "no row of the base" not in capsys.readouterr().out
     rows = [(in_sdxl / "drawn" / name).read_bytes() for name in ("000.png", "base/000.png")]
     assert rows[0] != rows[1]
@@ -319,13 +318,12 @@ def run_card(folder: Path, root: Path) -> Any:
 
 def test_the_tiny_world_merges_its_adapters(tmp_path: Path) -> None:
     limits = (*BARE[:1], "callbacks=[checkpoint]", "evaluation=off", "run_dir=run")
-    done = run(tmp_path, "tuning=lora", "tuning.targets=[to_q]", *limits)
-    assert done.returncode == 0, done.stdout + done.stderr
+    command(tmp_path, "tuning=lora", "tuning.targets=[to_q]", *limits, body=train.main)
     assert (tmp_path / "run" / "model" / "unet").is_dir()
     assert "trust_remote_code=True" in (tmp_path / "run" / "model" / "README.md").read_text()
     words = told(f"checkpoint={tmp_path / 'run'}", "format=lora", f"folder={tmp_path / 'x'}")
     assert "format=lora: the pipeline of TinyBackbone loads no adapters. Use" in words
-    export(tmp_path, "checkpoint=run", "folder=whole")
+    command(tmp_path, "checkpoint=run", "folder=whole")
     ours, theirs = (
         load_file(tmp_path / folder / "unet" / "diffusion_pytorch_model.safetensors")
         for folder in ("whole", "run/model")
@@ -426,7 +424,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr(export_files, "WRITERS", {"diffusers": full})
     with pytest.raises(SystemExit):
-        export(in_sd15, "checkpoint=run", "folder=full")
+        command(in_sd15, "checkpoint=run", "folder=full")
     said = capsys.readouterr().err
     assert "folder=full: cannot be written ([Errno 28] No space left on device)" in said
     assert "Traceback" not in said

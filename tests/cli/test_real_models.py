@@ -6,65 +6,25 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from tests.checkpoints import (
-    SD15_ID,
-    SDXL_ID,
-    VAE_FIX_ID,
-    cache_folder,
-    offline,
-    save_sd15,
-    save_sdxl,
-    small_vae,
-)
-from tests.cli.command import environment, run_folders
+from tests.checkpoints import SDXL_ID, VAE_FIX_ID, save_sd15
+from tests.cli.command import python, run_folders
+from tests.hub_cache import DATA_ID, SMALL_REAL, environment_of, fill
 from tests.pickapic import write_split
-
-DATA_ID = "yuvalkirstain/pickapic_v2"
-# Size limits and nothing else.
-SMALL = (
-    "max_steps=2",
-    "effective_batch=4",
-    "data.micro_batch=2",
-    "data.num_workers=1",
-    "data.validation_pairs=4",
-    "resolution=64",
-    "callbacks.probe.pairs=4",
-    "callbacks.probe.times=[0.5]",
-)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hub cache with tiny stand-ins under the released ids."""
-    folder = tmp_path_factory.mktemp("home") / "hub"
-    save_sd15(cache_folder(folder, SD15_ID))
-    save_sdxl(cache_folder(folder, SDXL_ID))
-    small_vae(0.13025, force_upcast=False).save_pretrained(cache_folder(folder, VAE_FIX_ID))
-    data = cache_folder(folder, DATA_ID, "dataset")
-    write_split(data, "train", 20)
-    write_split(data, "validation_unique", 10, first=100)
-    return folder
+    return fill(tmp_path_factory.mktemp("home") / "hub")
 
 
-def run(
-    folder: Path, cache: Path, *arguments: str, module: str = "sdpo_exp"
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env={**environment(), **offline(cache)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def run(folder: Path, cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return python(folder, "-m", "sdpo_exp", *arguments, extra=environment_of(cache))
 
 
 def steps(run_folder: Path) -> list[dict[str, str]]:
@@ -73,7 +33,7 @@ def steps(run_folder: Path) -> list[dict[str, str]]:
 
 
 def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
-    done = run(tmp_path, cache, "model=sdxl", "objective=dmpo", "safeguard=true", *SMALL)
+    done = run(tmp_path, cache, "model=sdxl", "objective=dmpo", "safeguard=true", *SMALL_REAL)
     assert done.returncode == 0, done.stderr
     (folder,) = run_folders(tmp_path)
     assert "recipe: Diffusion-SDPO" in done.stdout
@@ -103,7 +63,7 @@ def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_sd15_cells(cache: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    done = run(tmp_path, cache, *arguments, *SMALL)
+    done = run(tmp_path, cache, *arguments, *SMALL_REAL)
     assert done.returncode == 0, done.stderr
     (folder,) = run_folders(tmp_path)
     rows = steps(folder)
@@ -143,7 +103,7 @@ def test_a_local_path_is_as_good_as_an_id(cache: Path, tmp_path: Path) -> None:
         "model=sd15",
         f"model.pretrained={model.name}",
         "data.train.path=my_data",
-        *SMALL,
+        *SMALL_REAL,
     )
     assert done.returncode == 0, done.stderr
     assert len(steps(run_folders(tmp_path)[0])) == 2
@@ -156,7 +116,7 @@ def test_public_unet_weights_start_a_run(cache: Path, tmp_path: Path) -> None:
     torch.save(small_sd_unet().state_dict(), tmp_path / "unet.pth")
     losses = []
     for extra in ((), ("model.unet=unet.pth",)):
-        done = run(tmp_path, cache, "model=sd15", "max_steps=1", *SMALL[1:], *extra)
+        done = run(tmp_path, cache, "model=sd15", "max_steps=1", *SMALL_REAL[1:], *extra)
         assert done.returncode == 0, done.stderr
     for folder in run_folders(tmp_path):
         losses.append(steps(folder)[0]["pair/winner_error"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.command import BARE, SMALL, python, run, run_folders
+from tests.hub_cache import SMALL_REAL, environment_of, fill
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,11 +51,18 @@ OF_THE_PAIRS = (
     "python -m sdpo_exp.sample_pairs folder=outputs/sampled_pairs/mine seed=1",
     "python -m sdpo_exp data=tiny_sampled data.train.folder=outputs/sampled_pairs/mine",
 )
+EXPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.export ")]
 GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny stand-ins for the released models and data, where the hub's cache would have them."""
+    return fill(tmp_path_factory.mktemp("home") / "hub")
+
+
 def test_no_command_escapes_these_tests() -> None:
-    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE}
+    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE, *EXPORT}
     rest = set(commands()) - set(PYTHON) - elsewhere
     assert rest == {f"make {target}" for target in MAKE_TARGETS}
     makefile = (ROOT / "Makefile").read_text()
@@ -65,8 +73,14 @@ def test_no_command_escapes_these_tests() -> None:
 @pytest.mark.parametrize(
     "command", [c for c in PYTHON if c not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS)]
 )
-def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
+def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
+    if any(argument in ("model=sd15", "model=sdxl") for argument in arguments):
+        done = python(
+            tmp_path, "-m", "sdpo_exp", *arguments, *SMALL_REAL, extra=environment_of(cache)
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
     if not {"--help", "--cfg", "--info"} & set(arguments):
         arguments = [a for a in arguments if not a.startswith("max_steps=")]
         sweep = "-m" in arguments or "experiment=sweep_objective_safeguard" in arguments
@@ -79,6 +93,20 @@ def test_a_documented_command_runs(tmp_path: Path, command: str) -> None:
             arguments.remove("max_steps=2")
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", EXPORT)
+def test_a_documented_export_is_written(tmp_path: Path, command: str) -> None:
+    arguments = shlex.split(command)[3:]
+    for i, argument in enumerate(arguments):
+        if argument == "checkpoint=outputs/run/CELL/TIME":
+            limits = ("max_steps=1", "callbacks=[checkpoint]", "evaluation=off")
+            assert run(tmp_path, *limits).returncode == 0
+            arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
+    done = python(tmp_path, "-m", "sdpo_exp.export", *arguments)
+    assert done.returncode == 0, done.stderr
+    written = len(list(tmp_path.glob("outputs/export/*/README.md")))
+    assert written == ("--help" not in arguments)
 
 
 @pytest.mark.parametrize("command", GENERATE)
