@@ -4,9 +4,9 @@
     python benchmarks/step_time.py --model sdxl --micro-batch 1
 
 Cells: full and LoRA tuning, gradient checkpointing off and on, torch.compile off and on. Each runs
-in a process of its own, so that peaks do not mix and one that is out of memory ends alone. A step is a
-whole one: VAE, text encoders, reference, policy, backward, clipping, optimiser. `--small` takes a
-few-layer network instead, to try the script on a CPU. Ratios are against the first cell that ran.
+in a process of its own, so that peaks do not mix and one that is out of memory ends alone. A step
+is a whole one: VAE, text encoders, reference, policy, backward, clipping, optimiser. `--small`
+takes a few-layer network instead, to try the script on a CPU. Ratios are against the first cell.
 """
 
 from __future__ import annotations

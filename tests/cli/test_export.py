@@ -180,6 +180,7 @@ def test_plain_diffusers_draws_the_policy_s_images(
     assert distance(base, tuned) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_exported_unet_goes_back_into_training(
     in_sd15: Path, exports: dict[tuple[str, str], Path], tmp_path: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_an_exported_unet_goes_back_into_training(
     assert all(torch.equal(base[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_half_precision_of_a_run_that_never_finished(
     in_sd15: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +224,7 @@ def test_half_precision_of_a_run_that_never_finished(
     assert "has left no summary" in (tmp_path / "half" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_adapters_come_back_with_their_alpha(in_sdxl: Path) -> None:
     command(in_sdxl, "-m", "checkpoint=run", "format=lora,diffusers,unet_pth", "folder=exports")
     policy = StableDiffusionXL("base")
@@ -267,6 +270,7 @@ def without_alpha(lora: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_adapters_away_from_their_run_ask_for_their_base(in_sdxl: Path, tmp_path: Path) -> None:
     shutil.copytree(in_sdxl / "run" / "model", tmp_path / "alone")
     with pytest.raises(UserError, match=r"alone: adapters alone, which need their base"):
@@ -285,6 +289,7 @@ def test_adapters_away_from_their_run_ask_for_their_base(in_sdxl: Path, tmp_path
         load_pipeline(broken)
 
 
+@pytest.mark.slow
 def test_a_tuned_sdxl_is_shown_beside_its_base(
     in_sdxl: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +300,7 @@ def test_a_tuned_sdxl_is_shown_beside_its_base(
     assert rows[0] != rows[1]
 
 
+@pytest.mark.slow
 def test_the_code_on_every_card_runs(
     in_sd15: Path,
     sdxl: Path,
@@ -316,6 +322,7 @@ def run_card(folder: Path, root: Path) -> Any:
     return names["pipeline"]
 
 
+@pytest.mark.slow
 def test_the_tiny_world_merges_its_adapters(tmp_path: Path) -> None:
     limits = (*BARE[:1], "callbacks=[checkpoint]", "evaluation=off", "run_dir=run")
     command(tmp_path, "tuning=lora", "tuning.targets=[to_q]", *limits, body=train.main)
@@ -449,6 +456,7 @@ def test_the_run_says_where_its_base_came_from(in_sd15: Path) -> None:
     assert written["pairs"] == {"train": 2000, "validation": 200}
 
 
+@pytest.mark.slow
 def test_a_policy_of_adapters_knows_its_scale(in_sdxl: Path) -> None:
     source = find_source(in_sdxl / "run", "last")
     policy = build_policy(source, read_checkpoint(source.checkpoint), "last")

@@ -188,6 +188,7 @@ def test_a_grid_magnifies_small_images_and_labels_several_rows() -> None:
     assert make_grid({"model": [large]}).size == (520, 264)
 
 
+@pytest.mark.slow
 def test_a_tuned_model_is_shown_beside_its_base(tmp_path: Path) -> None:
     run = tmp_path / "run"
     perturbed().save(run / "model")

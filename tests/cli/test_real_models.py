@@ -53,6 +53,7 @@ def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
     assert type(pipeline).__name__ == "StableDiffusionXLPipeline"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -93,6 +94,7 @@ def test_without_network_or_cache_one_message_names_everything(tmp_path: Path) -
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_local_path_is_as_good_as_an_id(cache: Path, tmp_path: Path) -> None:
     model = save_sd15(tmp_path / "my_model")
     write_split(tmp_path / "my_data", "train", 10)
@@ -109,6 +111,7 @@ def test_a_local_path_is_as_good_as_an_id(cache: Path, tmp_path: Path) -> None:
     assert len(steps(run_folders(tmp_path)[0])) == 2
 
 
+@pytest.mark.slow
 def test_public_unet_weights_start_a_run(cache: Path, tmp_path: Path) -> None:
     from tests.checkpoints import small_sd_unet
 

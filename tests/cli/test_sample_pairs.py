@@ -32,6 +32,7 @@ def test_mistakes_are_told(tmp_path: Path, arguments: list[str], words: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_pairs_are_made_and_trained_on(tmp_path: Path) -> None:
     limits = ("train=8", "validation=4", "steps=1", "min_gap=0.0")
     done = sample_pairs(tmp_path, "folder=outputs/pairs/mine", *limits)

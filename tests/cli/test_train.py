@@ -85,6 +85,7 @@ def test_base_and_tuned_are_compared(default_run: tuple[Path, str]) -> None:
     assert report.count("| reward |") == report.count("| winner error - reference |") == 1
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_its_training_goes_on_with_the_images(tmp_path: Path) -> None:
     ok(tmp_path, *SMALL, "run_dir=outputs/whole")
     stopped = tmp_path / "outputs" / "whole" / "summary.json"
@@ -99,6 +100,7 @@ def test_a_run_stopped_after_its_training_goes_on_with_the_images(tmp_path: Path
     ok(tmp_path, *BARE[1:], "max_steps=3", "resume=outputs/again")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_used_again_says_nothing_of_the_earlier_run(tmp_path: Path) -> None:
     ok(tmp_path, *SMALL, "run_dir=outputs/here")
     ok(tmp_path, *BARE, "run_dir=outputs/here")
@@ -176,6 +178,7 @@ def test_six_cells_by_one_command(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
+@pytest.mark.slow
 def test_every_other_objective_and_safeguard_trains(tmp_path: Path) -> None:
     limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics,guard]", "evaluation=off")
     ok(tmp_path, "-m", "objective=sft,ipo,hinge,dspo_sdxl", "safeguard=pair", *limits)
@@ -192,6 +195,7 @@ def test_precision_optimizer_checkpointing_and_micro_batches(tmp_path: Path) -> 
     assert float(metric_rows(folder)[1]["train/loss"]) == pytest.approx(0.6931472, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     ok(tmp_path, *SMALL, "logger=[csv,tensorboard,wandb]")
     (folder,) = run_folders(tmp_path)
@@ -253,6 +257,7 @@ def test_two_ranks_of_one_command_train_like_one(tmp_path: Path) -> None:
                 assert float(mine[key]) == pytest.approx(float(value), abs=1e-4), key
 
 
+@pytest.mark.slow
 def test_a_config_folder_of_the_user_s_own(tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "objective").mkdir(parents=True)
     (tmp_path / "mine.py").write_text(

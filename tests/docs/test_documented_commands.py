@@ -55,6 +55,16 @@ EXPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.exp
 GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
 
 
+def is_quick(command: str) -> bool:
+    """Whether a command is tried in the fast tests, too; one of each kind."""
+    looks = {"--help", "--cfg", "--info"} & set(shlex.split(command))
+    return bool(looks) or command in (
+        "python -m sdpo_exp",
+        "python -m sdpo_exp experiment=smoke",
+        "python -m sdpo_exp safeguard=false",
+    )
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny stand-ins for the released models and data, where the hub's cache would have them."""
@@ -71,7 +81,12 @@ def test_no_command_escapes_these_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in PYTHON if c not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS)]
+    "command",
+    [
+        pytest.param(line, marks=[] if is_quick(line) else [pytest.mark.slow])
+        for line in PYTHON
+        if line not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS)
+    ],
 )
 def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
@@ -95,6 +110,7 @@ def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", EXPORT)
 def test_a_documented_export_is_written(tmp_path: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
@@ -109,6 +125,7 @@ def test_a_documented_export_is_written(tmp_path: Path, command: str) -> None:
     assert written == ("--help" not in arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", GENERATE)
 def test_a_documented_image_is_generated(tmp_path: Path, command: str) -> None:
     arguments = [a for a in shlex.split(command)[3:] if not a.startswith("n=")]

@@ -83,6 +83,7 @@ def tables(study: Path) -> Path:
     return study.parents[1] / "tables"
 
 
+@pytest.mark.slow
 def test_the_first_look_s_table_reads_runs(tmp_path: Path) -> None:
     limits = ("max_steps=1", "callbacks=[winner_loss,lambda_statistics,probe]", "evaluation=off")
     small = ("callbacks.probe.pairs=4", "callbacks.probe.times=[0.5]")
@@ -178,6 +179,7 @@ def test_the_scripts_know_the_same_cells(tmp_path: Path) -> None:
     assert done.stdout == "True\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_study_trains_only_what_is_missing(tmp_path: Path) -> None:
     """The matched control comes with the second call and takes its weight from the first's run."""
     limits = ("--data", "tiny", "--seeds", "0", "--workers", "1", "--images", "2")

@@ -120,6 +120,7 @@ def test_channels_last_is_a_matter_of_layout_only() -> None:
         assert torch.equal(unet.get_parameter(name), parameter)
 
 
+@pytest.mark.slow
 def test_compilation_is_in_place_and_makes_two_graphs() -> None:
     counter = CompileCounterWithBackend("aot_eager")
     tuning = LoraTuning(rank=4, compile=True)

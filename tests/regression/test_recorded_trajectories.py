@@ -46,7 +46,9 @@ def trajectories(folder: Path, command: str) -> dict[str, dict[str, list[float]]
     }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", ["dpo", *(pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS if c != "dpo")]
+)
 def test_numbers_are_those_recorded(tmp_path: Path, command: str) -> None:
     recorded = json.loads(RECORD.read_text())[command]
     measured = trajectories(tmp_path, command)
