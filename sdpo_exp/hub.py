@@ -112,9 +112,9 @@ def _unreachable(source: str, kind: Kind, revision: str | None) -> str | None:
     if not _ID.match(source):
         return "it is no folder, and no hub id (owner/name) either"
     if constants.HF_HUB_OFFLINE:
-        return "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
+        return "it is not, or not wholly, in the hub's cache, and HF_HUB_OFFLINE is set"
     if _no_answer():
-        return f"it is not in the hub's cache, and {constants.ENDPOINT} does not answer"
+        return f"it is not, or not wholly, in the hub's cache, and {constants.ENDPOINT} is silent"
     try:
         HfApi().repo_info(source, repo_type=kind, revision=revision, timeout=_TIMEOUT)
     except GatedRepoError:

@@ -69,7 +69,14 @@ def test_what_is_nowhere_is_told_with_the_command_that_fetches_it(cache: Path) -
 
 def test_an_incomplete_snapshot_counts_as_absent(cache: Path) -> None:
     cache_folder(cache, SD15_ID)
-    assert "not in the hub's cache" in str(absent(SD15_ID, lambda _: False))
+    assert "or not wholly, in the hub's cache" in str(absent(SD15_ID, lambda _: False))
+
+
+def test_what_a_snapshot_lacks_is_named(cache: Path) -> None:
+    save_sd15(cache_folder(cache, SD15_ID))
+    parts = (*PARTS, "text_encoder_2")
+    message = str(checkpoint_folder.absent_model("model.pretrained", SD15_ID, None, parts, "x"))
+    assert "of it the cache has all but text_encoder_2/" in message
 
 
 def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +85,7 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     message = str(absent("owner/name"))
-    assert "http://127.0.0.1:9 does not answer" in message
+    assert "http://127.0.0.1:9 is silent" in message
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -80,8 +80,14 @@ class DivergenceGuard(StepCallback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Flag non-finite gradients, before clipping spreads them."""
-        del trainer, pl_module
+        """Flag non-finite gradients, before clipping spreads them.
+
+        Not under a loss scale: it is found by trying, and a step whose gradients overflow is one
+        that its scaler leaves out.
+        """
+        del pl_module
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
         grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         if grads:
             self._flag(torch.isfinite(torch.nn.utils.get_total_norm(grads)))

@@ -15,7 +15,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from sdpo_exp.bounds import HalfOpenUnit, NonNegativeInt, PositiveInt
-from sdpo_exp.callbacks.steps import StepCallback
+from sdpo_exp.callbacks.steps import StepCallback, undisturbed
 from sdpo_exp.callbacks.winner_loss import implicit_accuracy
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import Conditioning, NoisyPair, PairErrors
@@ -37,6 +37,7 @@ class FixedProbe(StepCallback):
         every_n_steps: optimiser steps between two visits; step 0 and the last are always visited.
         seed: of the frozen noise; leave it alone to compare runs.
 
+    The policy is in eval mode meanwhile, and training goes on as if nothing had happened.
     Logs `probe/<quantity>` over all bins and `probe/t<time>/<quantity>` per bin, and standard
     errors over pairs as `probe/<quantity>_se`.
     """
@@ -54,7 +55,8 @@ class FixedProbe(StepCallback):
 
     def on_start(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Freeze the questions and their reference answers; visit once before training."""
-        self._questions = self._ask(trainer, module)
+        with undisturbed(module.policy):
+            self._questions = self._ask(trainer, module)
         self._visit(trainer, module)
 
     def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
@@ -77,11 +79,12 @@ class FixedProbe(StepCallback):
     @torch.no_grad()
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         answers: dict[float, list[PairErrors]] = {time: [] for time in self.times}
-        for question in self._questions:
-            with trainer.precision_plugin.forward_context():
-                pred = module.predict_policy(question.noisy, question.cond)
-            errors = PairErrors.from_predictions(pred, question.ref, question.noisy.target)
-            answers[question.time].append(errors)
+        with undisturbed(module.policy):
+            for question in self._questions:
+                with trainer.precision_plugin.forward_context():
+                    pred = module.predict_policy(question.noisy, question.cond)
+                errors = PairErrors.from_predictions(pred, question.ref, question.noisy.target)
+                answers[question.time].append(errors)
         tables = {time: _table(errors) for time, errors in answers.items()}
         metrics = _summary("probe", torch.cat(list(tables.values()), dim=1))
         metrics |= _standard_errors(torch.stack(list(tables.values())))

@@ -1,11 +1,15 @@
-"""Micro-batches and optimiser steps, told apart once for all callbacks."""
+"""Micro-batches and optimiser steps, told apart once for all callbacks; looking in between them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.training import PreferenceModule
@@ -60,3 +64,19 @@ class StepCallback(Callback):
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self.on_step(trainer, pl_module)
+
+
+@contextmanager
+def undisturbed(policy: nn.Module) -> Iterator[None]:
+    """Eval mode, and training's modes and random state again afterwards.
+
+    A data loader takes its workers' seed from the global generator, which dropout uses too.
+    """
+    modes = [(layer, layer.training) for layer in policy.modules()]
+    policy.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode

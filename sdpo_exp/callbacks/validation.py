@@ -7,16 +7,14 @@ checkpoint written, knows no step 0 and counts micro-batches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdpo_exp.bounds import PositiveInt
-from sdpo_exp.callbacks.steps import StepCallback
+from sdpo_exp.callbacks.steps import StepCallback, undisturbed
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import ValidationRecord
 
@@ -75,7 +73,7 @@ class ValidationMetrics(StepCallback):
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         data: L.LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]
         tables = [torch.zeros(len(QUANTITIES), 0)]
-        with _undisturbed(module.policy):
+        with undisturbed(module.policy):
             for index, batch in enumerate(self._loader):
                 batch = data.on_before_batch_transfer(batch, 0)
                 batch = module.transfer_batch_to_device(batch, module.device, 0)
@@ -83,22 +81,6 @@ class ValidationMetrics(StepCallback):
                     record = module.validation_step(batch, index)["record"]
                 tables.append(_table(record).cpu())
         module.report(_metrics(_total(trainer, torch.cat(tables, dim=1).double())))
-
-
-@contextmanager
-def _undisturbed(policy: nn.Module) -> Iterator[None]:
-    """Eval mode, and training's modes and random state again afterwards.
-
-    A data loader takes its workers' seed from the global generator, which dropout uses too.
-    """
-    modes = [(layer, layer.training) for layer in policy.modules()]
-    policy.eval()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
 
 
 def _table(record: ValidationRecord) -> Tensor:

@@ -64,6 +64,11 @@ def train(config: DictConfig) -> None:
     except UserError as error:
         status = f"stopped: {error}"
         raise
+    except RuntimeError as error:
+        if "closed by peer" not in str(error) and "reset by peer" not in str(error):
+            raise
+        status = "stopped: another device stopped"
+        raise UserError(f"{status}; its own message says why") from error
     finally:
         _close_loggers()
         _report(folder, status, time.perf_counter() - started)
@@ -130,9 +135,18 @@ def find_checkpoint(path: Path, max_steps: int) -> Path:
     found = sorted(set(folder.glob("*.ckpt")) - {best}, key=lambda p: p.stat().st_mtime)
     if not found:
         raise UserError(f"resume={path}: no checkpoint in {folder}{_but_the_best(best)}")
-    if best.is_file() and _step(best) > _step(found[-1]):
+    if best.is_file() and _best_step(best) > _step(found[-1]):
         found.append(best)
     return _readable_checkpoint(found[-1], max_steps)
+
+
+def _best_step(best: Path) -> int:
+    """Its step; before the first where it is broken, for the other checkpoints are there."""
+    try:
+        return _step(best)
+    except UserError as error:
+        _log.warning("%s; left alone", error)
+        return -1
 
 
 def _but_the_best(best: Path) -> str:

@@ -216,6 +216,32 @@ def _evaluation_is_chosen(config: DictConfig) -> str | None:
     return f"evaluation.{values[0]}: evaluation=off takes no values; leave them out"
 
 
+def _evaluation_draws_with_the_model(config: DictConfig) -> str | None:
+    judged = str(config.evaluation.get("_target_", ""))
+    model = str(config.model.get("_target_", ""))
+    latent = model.startswith("sdpo_exp.models.") and not model.startswith("sdpo_exp.models.tiny.")
+    if not (judged.startswith("sdpo_exp.testbed.") and latent):
+        return None
+    return (
+        f"evaluation: {judged.rpartition('.')[2]} judges pictures of the embedded world, which "
+        f"{model.rpartition('.')[2]} does not draw. Use evaluation=off."
+    )
+
+
+def _reference_has_the_policys_dtype(config: DictConfig) -> str | None:
+    halves = {"bf16-true": "bfloat16", "16-true": "float16"}
+    dtype = halves.get(str(config.trainer.get("precision")))
+    given = config.reference.get("dtype")
+    full = str(config.tuning.get("_target_", "")).endswith(".FullTuning")
+    if dtype is None or given in (None, dtype) or not full:
+        return None
+    return (
+        f"trainer.precision={config.trainer.precision}: the policy's weights are {dtype}, the "
+        f"reference's {given}, so they would differ before the first step. Give "
+        f"reference.dtype={dtype}."
+    )
+
+
 def _derived_trainer_keys(config: DictConfig) -> str | None:
     derived = [key for key in config.trainer if key in _DERIVED]
     return "; ".join(f"trainer.{key} cannot be set: {_DERIVED[key]}" for key in derived) or None
@@ -229,5 +255,7 @@ _RULES: tuple[Callable[[DictConfig], str | None], ...] = (
     _fused_needs_no_scaler,
     _resume_exists,
     _evaluation_is_chosen,
+    _evaluation_draws_with_the_model,
+    _reference_has_the_policys_dtype,
     _derived_trainer_keys,
 )

@@ -108,8 +108,13 @@ class Rules:
     holdout: HalfOpenUnit = 0.0
     part: Part = "all"
 
-    def check(self, columns: Columns) -> None:
+    def check(self, columns: Columns, path: str, split: str | None = None) -> None:
         """Refuse rules that the columns cannot serve, and a split with an empty side.
+
+        Args:
+            columns: of the table.
+            path: of the table or folder, for the message.
+            split: of the table; None: a folder, which has none.
 
         Raises:
             UserError: min_margin without margin or scores, or holdout without part or part without.
@@ -117,12 +122,35 @@ class Rules:
         if self.part not in ("all", "train", "validation"):
             raise UserError(f"part: all, train or validation, got {self.part!r}")
         if (self.part == "all") != (self.holdout == 0):
+            source = path if split is None else f"{path} ({split})"
             raise UserError(
-                f"part={self.part} and holdout={self.holdout:g}: a split by caption needs "
-                "part=train or part=validation, and a holdout above 0"
+                f"{source}: part={self.part} and holdout={self.holdout:g}: a split by caption "
+                "needs part=train or part=validation, and a holdout above 0. "
+                + _way_out(self.part, has_split=split is not None)
             )
         if self.min_margin is not None and columns.margin is None and columns.score_0 is None:
             raise UserError("min_margin needs columns.margin, or columns.score_0 and score_1")
+
+
+def _way_out(part: Part, *, has_split: bool) -> str:
+    """The keys to set; `data.validation` takes its holdout from `data.train`, but not its part."""
+    same, own = (
+        (" data.validation.split=train", " data.validation.split=<name>")
+        if has_split
+        else ("", " data.validation.path=<folder>")
+    )
+    if part == "train":
+        return "Give data.train.holdout=0.05, or data.train.part=all"
+    if part == "validation":
+        return (
+            "Give data.train.holdout=0.05 data.train.part=train, or, for validation pairs of their "
+            f"own, data.validation.part=all{own}"
+        )
+    return (
+        f"If this is data.validation, give data.validation.part=validation{same} for the captions "
+        "that training leaves out, or data.validation.holdout=0 for pairs of its own; if it is "
+        "data.train, give data.train.part=train, or data.train.holdout=0"
+    )
 
 
 class Selection(NamedTuple):

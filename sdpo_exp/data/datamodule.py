@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sdpo_exp.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
-from sdpo_exp.data.keyed import KeyedPairs, OnBadRow, collate, collate_or_error, is_endless
+from sdpo_exp.data.keyed import KeyedPairs, OnBadRow, Sealed, collate, collate_sealed, is_endless
 from sdpo_exp.data.sampler import BatchLayout, StepSampler, fixed_batches
 from sdpo_exp.data.skipped import SkippedRows
 from sdpo_exp.errors import UserError
@@ -138,12 +138,14 @@ class PairDataModule(L.LightningDataModule):
         return batches
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Count the bad rows of a batch, and raise what a worker could not.
+        """Open a loader's batch, count its bad rows, and raise what a worker could not.
 
         Raises:
             UserError: reading the batch met a mistake of the user's.
         """
         del dataloader_idx
+        if isinstance(batch, Sealed):
+            batch = batch.content
         if isinstance(batch, UserError):
             raise batch
         if isinstance(batch, PairBatch):
@@ -182,7 +184,7 @@ class PairDataModule(L.LightningDataModule):
         return DataLoader(
             pairs,
             batch_sampler=batches,  # type: ignore[arg-type]
-            collate_fn=collate_or_error,
+            collate_fn=collate_sealed,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ class FolderPairs:
         part: Part = "all",
         max_samples: PositiveInt | None = None,
     ) -> None:
-        Rules(None, holdout, part).check(Columns(winner="winner", loser="loser"))
+        Rules(None, holdout, part).check(Columns(winner="winner", loser="loser"), path)
         self.path = path
         found = _find_pairs(Path(path).expanduser())
         if part != "all":
@@ -95,8 +96,12 @@ class FolderPairs:
     def fingerprint(self) -> str:
         """sha256 over captions and, of every image, byte length and first and last 64 bytes.
 
-        In the order of the files' names, which are not covered themselves.
+        In the order of the files' names, which are not covered themselves. Computed once.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for pair in self.pairs:
             digest.update(pair.caption.encode() + b"\0")

@@ -170,6 +170,29 @@ def collate_or_error(rows: Sequence[KeyedRow | UserError]) -> PairBatch | UserEr
     )
 
 
+class Sealed:
+    """A batch on its way from the loader that Lightning's precision does not look into.
+
+    `trainer.precision=bf16-true` rounds every tensor that it finds in tuples, mappings and
+    dataclasses, before any hook; pixels are float32 as far as the backbone.
+    """
+
+    def __init__(self, content: PairBatch | UserError) -> None:
+        self.content = content
+
+    def pin_memory(self) -> Sealed:
+        """As the loader's pinning asks of types it does not know."""
+        if isinstance(self.content, UserError):
+            return self
+        winner, loser = self.content.winner.pin_memory(), self.content.loser.pin_memory()
+        return Sealed(self.content._replace(winner=winner, loser=loser))
+
+
+def collate_sealed(rows: Sequence[KeyedRow | UserError]) -> Sealed:
+    """`collate_or_error`, for a loader."""
+    return Sealed(collate_or_error(rows))
+
+
 def _uncropped(pixels: Tensor) -> Geometry:
     height, width = pixels.shape[-2:]
     return Geometry(height, width, 0, 0, height, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -70,12 +71,36 @@ def checked_caption(caption: Any, name: str) -> str:
 
 
 def edges(data: Any, name: str, folder: Path | None) -> bytes:
-    """Length, first and last bytes of an image as stored, hashed; of an absent one its absence."""
+    """Length, first and last bytes of an image as stored, hashed; of an absent one its absence.
+
+    Of an image file no more than these bytes is read.
+    """
+    if isinstance(data, Mapping):
+        data = data.get("bytes") if data.get("bytes") is not None else data.get("path")
+    length, ends = (
+        _ends_of_file(folder / data if folder is not None else Path(data))
+        if isinstance(data, str | Path)
+        else _ends_of_content(data, name)
+    )
+    return hashlib.sha256(length.to_bytes(8, "big") + ends).digest()
+
+
+def _ends_of_file(path: Path) -> tuple[int, bytes]:
     try:
-        content = read_bytes(data, name, folder)
+        with path.open("rb", buffering=0) as stream:
+            length = os.fstat(stream.fileno()).st_size
+            first = stream.read(EDGE)
+            stream.seek(max(0, length - EDGE))
+            return length, first + stream.read(EDGE)
+    except OSError:
+        return 0, b""
+
+
+def _ends_of_content(data: Any, name: str) -> tuple[int, bytes]:
+    try:
+        content = read_bytes(data, name)
     except BadRow:
         content = b""
     if not isinstance(content, bytes):
         content = content.tobytes()
-    ends = content[:EDGE] + content[-EDGE:]
-    return hashlib.sha256(len(content).to_bytes(8, "big") + ends).digest()
+    return len(content), content[:EDGE] + content[-EDGE:]

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class StreamPairs:
     ) -> None:
         self.path, self.columns = path, columns
         self.rules = Rules(min_margin, holdout, part)
-        self.rules.check(columns)
+        self.rules.check(columns, path, split)
         stored, self.folder = open_passing(path, columns, split, config, revision)
         self._stored = stored.skip(skip_first) if skip_first else stored
         self._shuffled = self._stored.shuffle(seed=seed, buffer_size=buffer_size)
@@ -119,8 +120,12 @@ class StreamPairs:
         """sha256 over the choices above and the first 64 pairs as stored; the rest is not read.
 
         Of these pairs it covers captions, order, and byte length and first and last 64 bytes of the
-        images; it does not cover paths.
+        images; it does not cover paths. Computed once.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(self._settings).encode())
         for raw in islice(self._read(self._stored), _ROWS_IN_FINGERPRINT):
             row = raw.table.to_pylist()[0]

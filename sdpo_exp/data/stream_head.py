@@ -39,7 +39,7 @@ class StreamHead:
     ) -> None:
         self.path, self.columns = path, columns
         rules = Rules(min_margin)
-        rules.check(columns)
+        rules.check(columns, path, split)
         stored, self.folder = open_passing(path, columns, split, config, revision)
         self.table = pa.concat_tables(list(batches(stored.take(rows), path)))
         self.chosen = select(self.table, columns, rules)

@@ -19,7 +19,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.types import ImagePair
 
 _log = logging.getLogger(__name__)
-_SAMPLED_IMAGES = 20_000
+_SAMPLED_IMAGES = 1_000
 
 
 class TablePairs:
@@ -58,7 +58,7 @@ class TablePairs:
         cache_dir: str | None = None,
     ) -> None:
         rules = Rules(min_margin, holdout, part)
-        rules.check(columns)
+        rules.check(columns, path, split)
         self.path, self.split, self.columns = path, split, columns
         found = find_table(path, revision, config, split)
         self.folder = found.folder
@@ -108,8 +108,8 @@ class TablePairs:
         """sha256 over the pairs, in order; no paths and no dates.
 
         Covers every caption, the order of every pair and the byte length of every stored image;
-        and the first and last 64 bytes of each image of up to 20,000 pairs, evenly spaced. Images
-        that are given as paths are covered by these 20,000 alone, and their paths are not covered.
+        and the first and last 64 bytes of each image of up to 1,000 pairs, evenly spaced. Images
+        that are given as paths are covered by these 1,000 alone, and their paths are not covered.
         """
         return self._fingerprint
 

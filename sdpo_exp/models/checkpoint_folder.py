@@ -38,20 +38,26 @@ def _belongs(file: str, parts: Sequence[str], variant: str | None) -> bool:
     return name.endswith((".json", ".txt", ".model"))
 
 
-def missing_parts(folder: Path, parts: Sequence[str]) -> list[str]:
+def missing_parts(folder: Path, parts: Sequence[str], variant: str | None = None) -> list[str]:
     """The parts that `folder` lacks, or lacks the weights of."""
-    return [part for part in parts if not _is_complete(folder / part)]
+    return [part for part in parts if not _is_complete(folder / part, variant)]
 
 
-def _is_complete(part: Path) -> bool:
-    weightless = part.name in _WITHOUT_WEIGHTS
-    return part.is_dir() and (
-        weightless or any(part.glob("*.safetensors")) or any(part.glob("*.bin"))
-    )
+def _is_complete(part: Path, variant: str | None) -> bool:
+    if part.name in _WITHOUT_WEIGHTS:
+        return part.is_dir()
+    found = [_WEIGHTS.match(file.name) for file in part.glob("*.safetensors")]
+    pickled = variant is None and any(part.glob("*.bin"))
+    return pickled or any(weights["variant"] == variant for weights in found if weights)
 
 
 def absent_model(
-    key: str, source: str, revision: str | None, parts: Sequence[str], example: str
+    key: str,
+    source: str,
+    revision: str | None,
+    parts: Sequence[str],
+    example: str,
+    variant: str | None = None,
 ) -> str | None:
     """Why a model cannot be had, with both ways out; None where nothing speaks against it.
 
@@ -60,12 +66,21 @@ def absent_model(
         source, revision: folder or hub id.
         parts: folders that it must have; empty for a model of one part.
         example: how a local folder is given.
+        variant: of the weight files.
     """
+    kind = f" ({variant})" if variant else ""
     if (path := hub.local_path(source)) is not None:
-        missing = missing_parts(path, parts)
-        return f"{key}={source}: the folder lacks {', '.join(missing)}/" if missing else None
-    why = hub.absence(source, "model", revision, lambda found: not missing_parts(found, parts))
-    return f"{key}: {why}, or give a local folder: {example}" if why else None
+        missing = missing_parts(path, parts, variant)
+        return f"{key}={source}: the folder lacks {', '.join(missing)}/{kind}" if missing else None
+    why = hub.absence(
+        source, "model", revision, lambda found: not missing_parts(found, parts, variant)
+    )
+    if why is None:
+        return None
+    snapshot = hub.cached(source, "model", revision)
+    lacks = missing_parts(snapshot, parts, variant) if snapshot is not None else []
+    partly = f"; of it the cache has all but {', '.join(lacks)}/{kind}" if lacks else ""
+    return f"{key}: {why}{partly}, or give a local folder: {example}"
 
 
 def locate_model(
@@ -77,7 +92,7 @@ def locate_model(
         UserError: it cannot be had, or lacks a part.
     """
     folder = hub.locate(source, "model", revision, wanted_files(parts, variant))
-    if missing := missing_parts(folder, parts):
+    if missing := missing_parts(folder, parts, variant):
         raise UserError(
             f"{key}={source}: {folder} lacks {', '.join(missing)}/"
             + (f" (variant {variant})" if variant else "")

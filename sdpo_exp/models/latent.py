@@ -15,6 +15,7 @@ from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError
 from sdpo_exp.models import checkpoint_folder, lora, unet_file
+from sdpo_exp.models.family import check_unet, check_vae
 from sdpo_exp.models.forward_process import VPProcess
 from sdpo_exp.protocols import NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
@@ -52,6 +53,8 @@ class LatentBackbone:
 
     PARTS: ClassVar[tuple[str, ...]]
     PIPELINE: ClassVar[type[DiffusionPipeline]]
+    ADDED_CONDITIONS: ClassVar[str | None]
+    LATENT_SCALE: ClassVar[float]
 
     def __init__(
         self,
@@ -77,23 +80,32 @@ class LatentBackbone:
         self._vae_folder = checkpoint_folder.locate_vae(vae) if vae else self.folder / "vae"
         self._vae_variant = None if vae else variant
         scheduler = checkpoint_folder.read_json(self.folder / "scheduler/scheduler_config.json")
-        self.scheduler_class = getattr(diffusers, scheduler.get("_class_name", "DDPMScheduler"))
+        self.scheduler_class = _scheduler_class(scheduler, self.folder)
         self.scheduler_config = scheduler
         noise = DDPMScheduler.from_config(scheduler)
         self.process = VPProcess(noise.alphas_cumprod, noise.config.prediction_type)
         self.denoiser: UNet2DConditionModel = self._load_unet(unet)
         self.vae = self._load_vae()
         self._load_text(self._text_dtype)
+        widths = [encoder.config.hidden_size for encoder in self._text_encoders()]
+        check_unet(self.denoiser, self.vae, sum(widths), type(self).__name__, self.ADDED_CONDITIONS)
+        check_vae(self.vae, self._vae_folder, self.folder, self.LATENT_SCALE)
 
     @classmethod
     def absent(
-        cls, pretrained: str, revision: str | None = None, vae: str | None = None, **_: Any
+        cls,
+        pretrained: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        vae: str | None = None,
+        unet: str | None = None,
+        **_: Any,
     ) -> str | None:
         """Why the model or its separate VAE cannot be had; None where nothing speaks against it."""
         found = [
             checkpoint_folder.absent_model(
                 "model.pretrained", pretrained, revision, cls._parts_needed(vae),
-                "model.pretrained=/path/to/folder",
+                "model.pretrained=/path/to/folder", variant,
             )
         ]  # fmt: skip
         if vae is not None:
@@ -102,6 +114,8 @@ class LatentBackbone:
                     "model.vae", vae, None, (), "model.vae=/path/to/vae (null: the model's own)"
                 )
             )
+        if unet is not None and not Path(unet).expanduser().exists():
+            found.append(f"model.unet={unet}: no such file or folder")
         return "\n".join(filter(None, found)) or None
 
     @classmethod
@@ -115,7 +129,7 @@ class LatentBackbone:
             UNet2DConditionModel, self.folder / "unet", torch.float32, self._variant
         )
         if unet is not None:
-            unet_file.load_into(network, Path(unet))
+            unet_file.load_into(network, Path(unet).expanduser())
         return network
 
     def _load_vae(self, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
@@ -154,7 +168,16 @@ class LatentBackbone:
         """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), scaled as the UNet expects.
 
         Outside any autocast: the VAE's own dtype is what counts.
+
+        Raises:
+            UserError: height or width is no multiple of the VAE's factor.
         """
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if pixels.shape[-1] % factor or pixels.shape[-2] % factor:
+            raise UserError(
+                f"resolution={pixels.shape[-1]}: the VAE works in blocks of {factor} pixels; give "
+                f"a multiple of {factor}, best the size that the model was made for"
+            )
         with torch.autocast(pixels.device.type, enabled=False):
             chunks = pixels.to(self.vae.dtype).split(self._encode_batch)
             posteriors = [self.vae.encode(chunk).latent_dist for chunk in chunks]
@@ -239,7 +262,7 @@ class LatentBackbone:
         """Tokenizers and text encoders by the names that the pipeline gives them."""
         raise NotImplementedError
 
-    def _text_encoders(self) -> list[nn.Module]:
+    def _text_encoders(self) -> list[Any]:
         return [part for part in self._text_parts().values() if isinstance(part, nn.Module)]
 
     def _fresh_text_parts(self) -> dict[str, Any]:
@@ -255,3 +278,11 @@ class LatentBackbone:
         pipeline = self.PIPELINE(unet=network, vae=vae, scheduler=scheduler, **text)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+
+def _scheduler_class(config: dict[str, Any], folder: Path) -> Any:
+    name = config.get("_class_name", "DDPMScheduler")
+    found = getattr(diffusers, name, None)
+    if found is None:
+        raise UserError(f"{folder}/scheduler: diffusers has no scheduler {name}")
+    return found

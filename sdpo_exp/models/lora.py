@@ -99,7 +99,8 @@ def adapter_state(denoiser: nn.Module) -> dict[str, Tensor]:
     """
     adapter_config(denoiser)
     state: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=ADAPTER)
-    return state
+    # Adapters of convolutions are channels-last where the network is; safetensors takes no such.
+    return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
 def adapter_config(denoiser: nn.Module) -> LoraConfig:

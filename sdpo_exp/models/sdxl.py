@@ -42,6 +42,8 @@ class StableDiffusionXL(LatentBackbone):
         "scheduler",
     )
     PIPELINE = StableDiffusionXLPipeline
+    ADDED_CONDITIONS = "text_time"
+    LATENT_SCALE = 0.13025
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ class StableDiffusion(LatentBackbone):
 
     PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     PIPELINE = StableDiffusionPipeline
+    ADDED_CONDITIONS = None
+    LATENT_SCALE = 0.18215
 
     def _load_text(self, dtype: torch.dtype) -> None:
         self.tokenizer = checkpoint_folder.load_part(CLIPTokenizer, self.folder / "tokenizer")

@@ -231,6 +231,15 @@ def test_resuming_a_folder_takes_the_best_only_where_it_is_further(tmp_path: Pat
     assert find_checkpoint(tmp_path / "both", 10) == both / "step=6.ckpt"
 
 
+def test_a_broken_best_does_not_keep_a_folder_from_being_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = run_folder(tmp_path, best=RISING, every=6)
+    (checkpoints / "best.ckpt").write_bytes(b"half of it")
+    assert find_checkpoint(tmp_path, 10).name == "step=6.ckpt"
+    assert "best.ckpt: the file cannot be read" in caplog.text
+
+
 def test_a_folder_with_nothing_but_the_best_does_not_lose_progress_unasked(tmp_path: Path) -> None:
     checkpoints = run_folder(tmp_path, best=RISING, every=6)
     (checkpoints / "step=6.ckpt").unlink()

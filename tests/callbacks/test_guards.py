@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from sdpo_exp.callbacks.checkpoint import StepCheckpoint
 from sdpo_exp.callbacks.guards import DivergenceGuard, StartupCheck
@@ -86,6 +87,18 @@ def test_non_finite_gradients_stop_the_run_before_errors_show_it(tmp_path: Path)
 
     with pytest.raises(UserError, match=r"step 3.*not finite"):
         fit(tmp_path, DivergenceGuard(every_n_steps=1), Break())
+
+
+def test_gradients_that_overflow_under_a_loss_scale_are_the_scalers_business(
+    tmp_path: Path,
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)  # infinite in float16
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    guard = DivergenceGuard(every_n_steps=1)
+    trainer = small_trainer(tmp_path, [guard], plugins=[plugin])
+    trainer.fit(small_module(), datamodule=small_data())
+    assert trainer.global_step == 6
+    assert scaler.get_scale() < 2.0**100
 
 
 def test_a_healthy_run_passes_the_guard(tmp_path: Path) -> None:

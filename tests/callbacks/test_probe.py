@@ -11,7 +11,8 @@ import torch
 from sdpo_exp.callbacks.probe import FixedProbe
 from sdpo_exp.errors import UserError
 from sdpo_exp.types import PairErrors
-from tests.harness import Recorder, small_data, small_module, small_trainer
+from tests.callbacks.dropping import Dropping
+from tests.harness import Recorder, SmallBackbone, small_data, small_module, small_trainer
 
 TIMES = (0.2, 0.6)
 
@@ -82,12 +83,38 @@ def test_the_answers_are_errors_of_the_held_out_pairs(tmp_path: Path) -> None:
     assert row["probe/winner_error"] == pytest.approx(float(sum(by_bin)) / 2, abs=1e-6)
 
 
-def test_training_is_not_disturbed(tmp_path: Path) -> None:
-    quiet, probed = small_module(), small_module()
+@pytest.mark.parametrize("backbone", [SmallBackbone, Dropping])
+def test_training_is_not_disturbed(tmp_path: Path, backbone: Any) -> None:
+    quiet, probed = small_module(backbone=backbone()), small_module(backbone=backbone())
+    torch.manual_seed(3)
     small_trainer(tmp_path, max_steps=5).fit(quiet, datamodule=small_data())
+    torch.manual_seed(3)
     visits(tmp_path, module=probed)
     for ours, theirs in zip(quiet.policy.parameters(), probed.policy.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_the_policy_is_asked_in_eval_mode_and_trains_on_in_its_own(tmp_path: Path) -> None:
+    module = small_module(backbone=Dropping())
+    first = visits(tmp_path, module=module).rows[0][1]
+    assert first == visits(tmp_path).rows[0][1]
+    assert module.policy.dropout.training
+
+
+def test_a_reference_inside_the_policy_answers_in_eval_mode(tmp_path: Path) -> None:
+    module = small_module(backbone=Dropping())
+    modes = []
+    predict = module.predict_reference
+
+    def watched(*args: Any) -> Any:
+        modes.append(module.policy.dropout.training)
+        return predict(*args)
+
+    module.predict_reference = watched  # type: ignore[method-assign]
+    visits(tmp_path, module=module)
+    questions = len(TIMES) * 3  # 10 pairs in micro-batches of 4
+    assert modes[:questions] == [False] * questions
+    assert set(modes[questions:]) == {True}
 
 
 def test_too_few_held_out_pairs_are_told(tmp_path: Path) -> None:

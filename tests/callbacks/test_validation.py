@@ -20,6 +20,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.objectives.dpo import DPO
 from sdpo_exp.randomness import Stream, draw_uniform
 from sdpo_exp.types import PairErrors
+from tests.callbacks.dropping import Dropping
 from tests.harness import Recorder, SmallBackbone, small_data, small_module, small_trainer
 
 PAIRS = 11
@@ -106,18 +107,6 @@ def test_the_run_s_seed_does_not_change_the_questions(tmp_path: Path) -> None:
     first = visited(run(tmp_path, ValidationMetrics(), data=held_out()))[0]
     other = run(tmp_path, ValidationMetrics(), module=small_module(seed=7), data=held_out(seed=7))
     assert visited(other)[0] == first
-
-
-class Dropping(SmallBackbone):
-    """A policy that uses the global generator in training, as dropout in adapters does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.5)
-        self.denoiser.dropout = self.dropout
-
-    def denoise(self, network: Any, x_t: Tensor, t: Tensor, cond: Any) -> Tensor:
-        return network.dropout(super().denoise(network, x_t, t, cond))
 
 
 @pytest.mark.parametrize("backbone", [SmallBackbone, Dropping])

@@ -49,9 +49,34 @@ def test_a_fused_optimizer_refuses_a_loss_scale(precision: str) -> None:
     assert "Use optimizer=adamw, or trainer.precision=bf16-mixed" in problem
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_without_a_scale_it_does_not(precision: str) -> None:
     assert problems("optimizer=adamw_fused", f"trainer.precision={precision}") == []
+
+
+def test_half_precision_weights_need_a_reference_of_their_dtype() -> None:
+    half = "trainer.precision=bf16-true"
+    (problem,) = problems(half)
+    assert problem.endswith("Give reference.dtype=bfloat16.")
+    assert problems(half, "reference.dtype=bfloat16") == []
+    assert problems(half, "tuning=lora") == []
+    (problem,) = problems("trainer.precision=16-true", "reference.dtype=bfloat16")
+    assert problem.endswith("Give reference.dtype=float16.")
+
+
+@pytest.mark.parametrize("evaluation", ["tiny", "smoke"])
+def test_a_real_model_is_not_judged_by_the_embedded_world(evaluation: str) -> None:
+    (problem,) = problems("model=sd15", f"evaluation={evaluation}")
+    assert "does not draw. Use evaluation=off" in problem
+
+
+def test_a_smoke_run_of_a_real_model_is_small() -> None:
+    overrides = ["experiment=smoke", "model=sd15", "evaluation=off"]
+    config = compose_cell("train", overrides).config
+    assert config is not None
+    assert check_config(config) == []
+    assert (config.effective_batch, config.max_steps) == (8, 6)
+    assert config.data.validation_pairs == 0
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,47 @@ def test_a_mapping_that_gives_no_order_or_two_is_told(columns: dict, words: str)
 )
 def test_rules_that_cannot_be_served_are_told(rules: Rules, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        rules.check(Columns(winner="a", loser="b"))
+        rules.check(Columns(winner="a", loser="b"), "pairs", "train")
+
+
+OWN = "data.validation.holdout=0"
+
+
+@pytest.mark.parametrize(
+    ("rules", "split", "told"),
+    [
+        (
+            Rules(holdout=0.3),
+            "validation_unique",
+            ("data.validation.part=validation data.validation.split=train ", OWN),
+        ),
+        (Rules(holdout=0.3), "train", ("data.train.part=train", "data.train.holdout=0")),
+        (Rules(holdout=0.3), None, ("data.validation.part=validation for", OWN)),
+        (Rules(part="train"), "train", ("data.train.holdout=0.05", "data.train.part=all")),
+        (
+            Rules(part="validation"),
+            "train",
+            (
+                "data.train.holdout=0.05 data.train.part=train",
+                "data.validation.part=all data.validation.split=<name>",
+            ),
+        ),
+        (
+            Rules(part="validation"),
+            None,
+            ("data.validation.part=all data.validation.path=<folder>",),
+        ),
+    ],
+)
+def test_half_a_split_is_told_with_its_source_and_the_keys_to_set(
+    rules: Rules, split: str | None, told: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        rules.check(Columns(winner="a", loser="b"), "my/pairs", split)
+    words = str(caught.value)
+    assert words.startswith(f"my/pairs ({split}): " if split else "my/pairs: ")
+    for keys in told:
+        assert keys in words
 
 
 def test_a_missing_column_is_told_with_those_there_are() -> None:

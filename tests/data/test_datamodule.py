@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.types import PairBatch, PairKey
 from tests.data.pictures import FLAWS, PICKAPIC, pickapic_rows, write_pickapic
 from tests.harness import small_data, small_module, small_trainer
+from tests.unet import unet_module
 
 GOOD = 786  # 800 rows that are no ties, less 14 flaws
 
@@ -167,12 +169,13 @@ def test_the_validation_loader_is_the_first_pairs_whatever_the_layout(
     pairs: TablePairs, workers: int
 ) -> None:
     whole = data_of(pairs, validation_pairs=20, micro_batch=20).val_dataloader()
-    (expected,) = list(whole)
+    (expected,) = (batch.content for batch in whole)
     data = data_of(pairs, validation_pairs=20, micro_batch=4, num_workers=workers)
     found: dict[int, torch.Tensor] = {}
     for rank in range(3):
         data.trainer = _Stage(rank, 3)  # type: ignore[assignment]
-        for batch in data.val_dataloader():
+        for sealed in data.val_dataloader():
+            batch = data.on_before_batch_transfer(sealed, 0)
             for key, winner in zip(batch.keys, batch.winner, strict=True):
                 found[key.position] = winner
     assert sorted(found) == list(range(20))
@@ -204,3 +207,21 @@ def test_sources_of_pixels_need_nothing_new() -> None:
     batch = small_data().held_out(4)[0]
     assert batch.skipped == []
     assert [tuple(g) for g in batch.geometry] == [(8, 8, 0, 0, 8, 8)] * 4
+
+
+def test_pixels_are_not_rounded_under_half_precision(tmp_path: Path) -> None:
+    seen: list[PairBatch] = []
+    module = unet_module(optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    step = module.training_step
+
+    def watched(batch: PairBatch, batch_idx: int) -> Any:
+        seen.append(batch)
+        return step(batch, batch_idx)
+
+    module.training_step = watched  # type: ignore[method-assign]
+    data = small_data(max_steps=1)
+    small_trainer(tmp_path, max_steps=1, precision="bf16-true").fit(module, datamodule=data)
+    batch = seen[0]
+    for key, winner in zip(batch.keys, batch.winner, strict=True):
+        assert torch.equal(winner, data.train[key.row].winner)
+        assert winner.dtype == torch.float32

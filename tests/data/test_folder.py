@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -134,3 +135,41 @@ def test_the_fingerprint_is_of_the_pairs_and_not_of_their_place(tmp_path: Path) 
     changed = FolderPairs(str(moved)).fingerprint()
     (moved / "captions.csv").write_text(csv_of({"a": "x", "b": "z"}))
     assert len({original, changed, FolderPairs(str(moved)).fingerprint()}) == 3
+
+
+def test_the_fingerprint_is_of_lengths_and_ends_and_reads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "p", ["a.png", "b.png"])
+    (path / "captions.csv").write_text(csv_of({"a": "x", "b": "y"}))
+    # Nothing, less than one end, ends that overlap, and bytes between them.
+    contents = [bytes(range(size % 256)) * (size // 200 + 1) for size in (0, 10, 100, 250)]
+    files = [path / side / f"{name}.png" for name in "ab" for side in ("winner", "loser")]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    pairs = FolderPairs(str(path))
+
+    def whole_file(_: Path) -> bytes:
+        raise AssertionError("a whole file is read")
+
+    monkeypatch.setattr(Path, "read_bytes", whole_file)
+    hashed = [
+        hashlib.sha256(len(c).to_bytes(8, "big") + c[:64] + c[-64:]).digest() for c in contents
+    ]
+    expected = hashlib.sha256(b"x\0" + hashed[0] + hashed[1] + b"y\0" + hashed[2] + hashed[3])
+    assert pairs.fingerprint() == expected.hexdigest()
+
+
+def test_the_fingerprint_is_computed_once(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", ["a.png"])
+    (path / "captions.csv").write_text(csv_of({"a": "x"}))
+    pairs = FolderPairs(str(path))
+    before = pairs.fingerprint()
+    shutil.rmtree(path)
+    assert pairs.fingerprint() == before
+
+
+def test_half_a_split_is_told_with_the_keys_to_set(tmp_path: Path) -> None:
+    path = str(folder(tmp_path / "p", ["a.png"]))
+    with pytest.raises(UserError, match=r"p: part=all and .* give data.validation.part=validation"):
+        FolderPairs(path, 0.3)

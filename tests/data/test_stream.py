@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,10 @@ def test_the_fingerprint_is_of_pairs_and_choices(path: str, tmp_path: Path) -> N
     assert len({original, *(other.fingerprint() for other in others)}) == 4
     heads = [StreamHead(p, PICKAPIC, rows=20).fingerprint() for p in (path, changed)]
     assert heads[0] != heads[1]
+
+
+def test_the_fingerprint_is_computed_once(tmp_path: Path) -> None:
+    source = stream(write(tmp_path / "pairs", rows()))
+    before = source.fingerprint()
+    shutil.rmtree(tmp_path / "pairs")
+    assert source.fingerprint() == before

@@ -201,3 +201,29 @@ def test_the_fingerprint_is_of_the_pairs_and_not_of_their_place(tmp_path: Path) 
     }
     prints = {name: of(name, changed) for name, changed in changes.items()}
     assert len({original, *prints.values()}) == len(changes) + 1
+
+
+def test_the_fingerprint_looks_at_a_thousand_pairs_from_the_first_to_the_last(
+    tmp_path: Path,
+) -> None:
+    # 2,998 pairs at steps of 3: every third pair, and both ends.
+    rows = [{"caption": f"c{i}", "winner": f"{i}.png", "loser": f"{i}.png"} for i in range(2998)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+
+    def of_table() -> str:
+        return table(tmp_path / "train.parquet").fingerprint()
+
+    prints = [of_table()]
+    for looked_at in (0, 3, 2997, 1, 2996):
+        image = tmp_path / f"{looked_at}.png"
+        image.write_bytes(b"an image")
+        prints.append(of_table())
+        image.unlink()
+    assert len(set(prints)) == 4
+    assert prints[0] == prints[4] == prints[5]
+
+
+def test_half_a_split_is_told_with_its_split_and_the_keys_to_set(pickapic: Path) -> None:
+    way_out = r"\(validation_unique\): .* give data.validation.part=validation data.validation.spl"
+    with pytest.raises(UserError, match=way_out):
+        table(pickapic, PICKAPIC, split="validation_unique", holdout=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -297,19 +298,52 @@ def test_auto_keeps_a_vae_in_float32_where_half_is_not_safe(make: Make) -> None:
 def test_a_separate_vae_is_taken(make: Make, tmp_path: Path) -> None:
     from tests.checkpoints import small_vae
 
-    other = small_vae(0.5)
+    base = make()
+    other = small_vae(base.vae.config.scaling_factor)
     other.save_pretrained(tmp_path / "own")
     other.save_pretrained(tmp_path / "pipeline" / "vae")
     for folder in (tmp_path / "own", tmp_path / "pipeline"):
-        backbone = make(vae=str(folder))
-        assert backbone.vae.config.scaling_factor == 0.5
+        taken = make(vae=str(folder)).vae.encoder.conv_in.weight
+        assert torch.equal(taken, other.encoder.conv_in.weight)
+        assert not torch.equal(taken, base.vae.encoder.conv_in.weight)
+    small_vae(0.5).save_pretrained(tmp_path / "foreign")
+    with pytest.raises(UserError, match=r"scales its latents by 0.5.*another family"):
+        make(vae=str(tmp_path / "foreign"))
     with pytest.raises(UserError, match=r"model.vae=.*neither config.json nor vae/config.json"):
         make(vae=str(tmp_path))
 
 
-def test_a_broken_part_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
+def test_another_familys_checkpoint_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    from tests.checkpoints import small_sd_unet
 
+    with pytest.raises(UserError, match=r"not one of StableDiffusion: .*'text_time'.* width 64"):
+        StableDiffusion(str(folders["sdxl"]))
+    shutil.copytree(folders["sd15"], tmp_path / "inpainting")
+    small_sd_unet(in_channels=9).save_pretrained(tmp_path / "inpainting" / "unet")
+    with pytest.raises(UserError, match=r"takes 9 channels and its VAE makes 4"):
+        StableDiffusion(str(tmp_path / "inpainting"))
+    shutil.copytree(folders["sd15"], tmp_path / "odd")
+    (tmp_path / "odd/scheduler/scheduler_config.json").write_text('{"_class_name": "Nothing"}')
+    with pytest.raises(UserError, match=r"diffusers has no scheduler Nothing"):
+        StableDiffusion(str(tmp_path / "odd"))
+
+
+def test_a_size_that_the_vae_cannot_divide_is_refused(make: Make) -> None:
+    with pytest.raises(UserError, match=r"resolution=100: .*multiple of 8"):
+        make().encode_images(torch.zeros(1, 3, 100, 100), no_noise)
+
+
+def test_absent_weights_of_the_unet_are_told_before_anything_is_loaded(
+    folders: dict[str, Path],
+) -> None:
+    told = StableDiffusion.absent(str(folders["sd15"]), unet="no/unet.pth")
+    assert told == "model.unet=no/unet.pth: no such file or folder"
+    assert StableDiffusion.absent(str(folders["sd15"])) is None
+    fp16 = StableDiffusion.absent(str(folders["sd15"]), variant="fp16")
+    assert "lacks unet, vae, text_encoder/ (fp16)" in str(fp16)
+
+
+def test_a_broken_part_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(folders["sd15"], folder)
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"

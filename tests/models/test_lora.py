@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import set_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdpo_exp.errors import UserError
@@ -143,6 +144,14 @@ def test_state_and_configuration_rebuild_the_adapter(base_and_adapted: Any) -> N
     set_peft_model_state_dict(base, adapter_state(adapted))
     assert torch.equal(output(base), before)
     assert all("lora_" in name for name in adapter_state(adapted))
+
+
+def test_adapters_of_channels_last_convolutions_are_saved(tmp_path: Path) -> None:
+    adapted = small_unet()
+    add_adapters(adapted, LoraConfig(r=4, target_modules=["conv1", "to_q"]))
+    torch.nn.Module.to(adapted, memory_format=torch.channels_last)
+    assert any(not p.is_contiguous() for p in adapted.parameters() if p.requires_grad)
+    save_file(adapter_state(adapted), tmp_path / "adapters.safetensors")
 
 
 @pytest.mark.parametrize("ask", [adapter_state, adapter_config])

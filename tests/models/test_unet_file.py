@@ -32,6 +32,14 @@ def test_a_written_file_is_plain_and_comes_back(tmp_path: Path) -> None:
     assert same(source, target)
 
 
+def test_files_of_old_torch_are_read(tmp_path: Path) -> None:
+    source, target = network(0), network(1)
+    file = tmp_path / "old.pth"
+    torch.save(source.state_dict(), file, _use_new_zipfile_serialization=False)
+    unet_file.load_into(target, file)
+    assert same(source, target)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "unet."])
 def test_what_wrappers_put_before_names_is_taken_off(tmp_path: Path, prefix: str) -> None:
     source, target = network(0), network(1)
