@@ -60,6 +60,7 @@ def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
         ("model=sd15", "objective=dpo", "safeguard=false"),
         ("model=sd15", "objective=dspo", "safeguard=true", "tuning=lora"),
         ("model=sd15", "experiment=official_protocol", "trainer.precision=32-true"),
+        ("model=sd15", "data=pickapic_v2_stream"),
     ],
     ids=" ".join,
 )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 
 import pytest
 
-from sdpo_exp.config.cell_name import register_resolvers
-from sdpo_exp.config.check import check_config
-from sdpo_exp.config.composition import compose_cell
 from sdpo_exp.data.survey import problems
 from sdpo_exp.data.table import TablePairs
 from sdpo_exp.data.transform import PairCrop
 from sdpo_exp.errors import UserError
-from tests.cli.command import ROOT, python
+from tests.cli.command import python
 from tests.data.pictures import FLAWS, PICKAPIC, pickapic_rows, write_pickapic
 from tests.harness import RandomPairs
 
@@ -61,14 +57,3 @@ def test_mistakes_are_told_before_anything_is_read(tmp_path: Path) -> None:
     assert "parts=x: unknown key; did you mean 'part'?" in done.stderr
     assert "data.train.pth=3: unknown key; did you mean 'data.train.path'?" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_documented_stream_is_a_configuration(tmp_path: Path) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "my_stream.yaml").write_text(shown)
-    register_resolvers()
-    composed = compose_cell("train", ["data=my_stream"], str(tmp_path))
-    assert not composed.problems
-    assert composed.config is not None
-    assert check_config(composed.config) == []
