@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format smoke upgrade clean
+.PHONY: help setup run test test-all lint format smoke bench upgrade clean
 
 help:  ## This list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ format: $(STAMP)  ## Apply the style.
 
 smoke: $(STAMP)  ## A training run of a few seconds, end to end.
 	$(BIN)/python -m sdpo_exp experiment=smoke $(ARGS)
+
+bench: $(STAMP)  ## Step time and peak memory of SD 1.5 and SDXL at full size; needs a GPU.
+	$(BIN)/python benchmarks/step_time.py --model sd15 --micro-batch 4
+	$(BIN)/python benchmarks/step_time.py --model sdxl --micro-batch 1
 
 upgrade:  ## Take the newest versions that pyproject.toml allows and pin them.
 	$(PYTHON) -m venv --clear $(VENV)

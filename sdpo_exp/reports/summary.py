@@ -11,6 +11,7 @@ from sdpo_exp.reports.metrics_file import Series, read_metrics
 
 _TAIL = 0.2
 _PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
+_STARTS = {"implicit_accuracy": 0.5}
 _LABELS = {
     "winner_minus_ref": "winner error - reference",
     "loser_minus_ref": "loser error - reference",
@@ -128,9 +129,10 @@ def _probe_row(name: str, probe: dict[str, Any]) -> Row:
         f"{values['first']:.4f}",
         f"{values['last']:.4f}",
         f"{values['last'] - values['first']:+.4f}",
-        # Errors minus the reference start at exactly 0, so the last value's error is the change's.
-        # Not so in a resumed run, whose first visit is not the base.
-        "" if error is None or values["first"] != 0.0 else f"{error['last']:.4f}",
+        # Policy and reference start as one: errors minus the reference at exactly 0, accuracy at
+        # exactly one half. So the last value's error is the change's. Not so in a resumed run,
+        # whose first visit is not the base.
+        f"{error['last']:.4f}" if error and values["first"] == _STARTS.get(name, 0.0) else "",
     )
 
 
