@@ -17,6 +17,8 @@ RANKS = {
         "bounds",
         "randomness",
         "statistics",
+        "clustered",
+        "comparison",
         "hub",
         "precision",
         "trained_state",
@@ -53,7 +55,7 @@ def allowed(room: str, other: str) -> bool:
     if room == other or other == "__init__":
         return True
     if room == "reports":
-        return other == "statistics"
+        return other in ("statistics", "clustered", "comparison")
     if other == "reports":
         return room == "cli"
     if room == "training":

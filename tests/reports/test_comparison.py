@@ -1,0 +1,114 @@
+"""Comparisons as a page and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sdpo_exp.comparison import ImageKey, ModelComparison, PromptKey, Score, compare_models
+from sdpo_exp.reports.comparison import comparison_content, comparison_page
+
+
+def of_prompts(values: Sequence[float]) -> list[Score]:
+    return [Score(ImageKey("set", index, 0), value) for index, value in enumerate(values)]
+
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "statistics.md"
+BASE = {"reward": of_prompts([0.0] * 8)}
+# Seven wins of 1 and a tie: mean 0.875.
+BETTER = {"reward": of_prompts([1.0] * 7 + [0.0])}
+STYLES = {PromptKey("set", index): "photo" if index < 4 else "anime|x" for index in range(8)}
+
+
+def cells(page: str, start: str) -> list[str]:
+    line = next(line for line in page.splitlines() if line.startswith(start))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def compared(**options: object) -> tuple[ModelComparison, ...]:
+    return compare_models(BASE, {"sdpo": BETTER, "same": BASE}, **options)
+
+
+def test_the_table_says_what_was_found() -> None:
+    page = comparison_page(compared(), base="sd15")
+    assert "## sdpo (b) against sd15 (a)" in page
+    head = cells(page, "| metric")
+    row = dict(zip(head, cells(page, "| reward"), strict=True))
+    assert (row["n prompts"], row["n images"]) == ("8", "8")
+    assert (row["mean a"], row["mean b"]) == ("0.00", "0.88")
+    assert row["difference [95 %]"].startswith("+0.88 [+0.62, +1.00]")
+    # 7.5 of 8; (2 * 8 * p + z**2 -+ z * sqrt(z**2 + 4 * 8 * p * (1 - p))) / (2 * (8 + z**2)).
+    assert row["win rate [95 %]"] == "0.938 [0.598, 0.993]"
+    # Seven of seven: 2 / 128; of two tests the smaller is doubled.
+    assert (row["p sign"], row["p Wilcoxon"], row["Holm p"]) == ("0.0156", "0.0156", "0.0312")
+    assert "that of the sign test, adjusted for the 2 on this page" in page
+
+
+def test_every_model_has_a_table_and_every_line_its_columns() -> None:
+    page = comparison_page(compared())
+    assert page.count("| metric |") == page.count("## ") == 2
+    widths = {len(line.split(" | ")) for line in page.splitlines() if line.startswith("| ")}
+    assert widths == {10}
+
+
+def test_the_tested_p_is_named() -> None:
+    assert "Holm p: that of Wilcoxon's test, " in comparison_page(compared(test="wilcoxon"))
+    assert "Holm p: that of the sign test, " in comparison_page(compared(test="sign"))
+
+
+def test_categories_have_a_table_and_their_bars_are_escaped() -> None:
+    page = comparison_page(compared(categories=STYLES))
+    assert "| reward | photo | +1.00 [+1.00, +1.00] |" in page
+    assert "| reward | anime\\|x | +0.75 [" in page
+    assert "| reward | mean of the categories | +0.88 [" in page
+    assert "category" not in comparison_page(compared())
+
+
+@pytest.mark.parametrize(("unit", "shown"), [(0.001, "+0.00088"), (1000.0, "+875.00")])
+def test_decimals_follow_the_scale_of_the_metric(unit: float, shown: str) -> None:
+    better = {"reward": [row._replace(value=unit * row.value) for row in BETTER["reward"]]}
+    page = comparison_page(compare_models(BASE, {"sdpo": better}))
+    assert f"| {shown} [" in page
+
+
+def test_one_prompt_gives_no_interval_and_valid_json() -> None:
+    single = {"reward": of_prompts([0.5])}
+    rows = compare_models(single, {"sdpo": single})
+    assert "| +0.0000 [none] |" in comparison_page(rows)
+    text = json.dumps(comparison_content(rows), allow_nan=False)
+    found = json.loads(text)["comparisons"][0]
+    assert found["difference"] == {"value": 0.0, "low": None, "high": None}
+
+
+def test_the_content_is_the_records() -> None:
+    rows = compared(categories=STYLES)
+    content = json.loads(json.dumps(comparison_content(rows), allow_nan=False))
+    assert content["holm_over"] == 2
+    first, record = content["comparisons"][0], rows[0].comparison
+    assert (first["model"], first["metric"], first["holm_test"]) == ("sdpo", "reward", "sign")
+    assert (first["wins"], first["ties"], first["losses"]) == (7, 1, 0)
+    assert first["win_rate"] == record.win_rate._asdict()
+    assert first["p_holm"] == rows[0].p_holm
+    assert first["macro"]["categories"]["photo"]["value"] == 1.0
+    assert first["macro"]["average"]["value"] == 0.875
+    without = comparison_content(compared())
+    assert without["comparisons"][0]["macro"] is None
+
+
+def test_nothing_compared_is_a_page_of_terms_only() -> None:
+    assert "|" not in comparison_page(())
+    assert comparison_content(()) == {"holm_over": 0, "comparisons": []}
+
+
+def test_the_documented_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```py\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    exec(compile(code, DOCUMENTED.name, "exec"), {})
+    # Prompts 0, 4, .. tie: 15 of 20 won, and a mean change of (0 + 1 + 2 + 3) / 4 hundredths.
+    row = cells(capsys.readouterr().out, "| reward")
+    assert row[1:3] == ["20", "40"]
+    assert row[5].startswith("+0.0150 [")
+    assert row[6].startswith("0.875 [")
