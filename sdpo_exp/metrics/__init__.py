@@ -1,0 +1,1 @@
+"""Learned scores of generated images: PickScore, CLIP, HPSv2, aesthetic, ImageReward."""

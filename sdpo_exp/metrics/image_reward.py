@@ -1,0 +1,111 @@
+"""ImageReward: a BLIP that reads prompt and image together, trained on rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import BertTokenizer
+
+from sdpo_exp.errors import UserError
+from sdpo_exp.metrics import weights
+from sdpo_exp.metrics.blip import BlipReward, BlipSizes, renamed
+from sdpo_exp.metrics.full_precision import full_precision
+from sdpo_exp.metrics.preprocessing import pixels
+
+_MEAN, _STD = 0.16717362830052426, 1.0333394966054072
+_CONTEXT = 35
+_UNUSED = (r"text\.embeddings\.position_ids", r"blip\.(vision|text)_proj\.(weight|bias)")
+
+
+class ImageReward:
+    """Standardised reward, mostly -1 to 1.5; shown as it is. Prompts are cut at 35 tokens.
+
+    Text embeddings cannot be kept: the text encoder looks at the image.
+
+    Args:
+        model: frozen, float32, in eval mode.
+        tokenizer: bert-base-uncased, to which [DEC] and [ENC] are added as last words.
+        device: where to compute; the model is moved there.
+
+    Raises:
+        UserError: the tokenizer has another vocabulary than the model.
+    """
+
+    name = "imagereward"
+
+    def __init__(
+        self, model: BlipReward, tokenizer: BertTokenizer, device: torch.device | str = "cpu"
+    ) -> None:
+        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+        tokenizer.add_tokens(["[ENC]"], special_tokens=True)
+        words = int(model.text.config.vocab_size)
+        if len(tokenizer) != words:
+            raise UserError(
+                f"ImageReward: the tokenizer has {len(tokenizer)} words with [DEC] and [ENC], the "
+                f"model {words}; give bert-base-uncased's"
+            )
+        self._device = torch.device(device)
+        self._model, self._tokenizer = model.to(self._device), tokenizer
+        self._size = int(model.vision.config.image_size)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str = "THUDM/ImageReward",
+        revision: str | None = None,
+        tokenizer: str = "google-bert/bert-base-uncased",
+        device: torch.device | str = "cpu",
+    ) -> ImageReward:
+        """The released model.
+
+        Args:
+            source: hub id or folder with `ImageReward.pt`, or that file.
+            revision: of a hub id.
+            tokenizer: hub id or folder of bert-base-uncased's tokenizer.
+            device: where to compute.
+
+        Raises:
+            UserError: one of the two cannot be had, or is another model's.
+        """
+        file = weights.locate_file(source, revision, ("ImageReward.pt",))
+        words = weights.tokenizer(BertTokenizer, tokenizer)
+        return cls.from_state_dict(weights.read(file), words, device=device)
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Any],
+        tokenizer: BertTokenizer,
+        config: BlipSizes | None = None,
+        device: torch.device | str = "cpu",
+    ) -> ImageReward:
+        """From weights in the original layout; `config` None: the released sizes.
+
+        Raises:
+            UserError: they do not fit.
+        """
+        sizes = config or BlipSizes()
+        model = weights.build(lambda: BlipReward(sizes), renamed(state), "ImageReward", _UNUSED)
+        return cls(model, tokenizer, device)
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
+        """See `Scorer.score`."""
+        batch = pixels(images, prompts, self._size)
+        if not len(batch):
+            return torch.empty(0)
+        words = self._tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=_CONTEXT,
+            return_tensors="pt",
+        ).to(self._device)
+        with full_precision(self._device):
+            reward = self._model(
+                batch.to(self._device), words["input_ids"], words["attention_mask"]
+            )
+            return ((reward - _MEAN) / _STD).cpu()
