@@ -22,3 +22,9 @@ class BadRow(Exception):  # noqa: N818 - what it is, not what went wrong
 
     def __str__(self) -> str:
         return f"{self.row}: {self.reason}"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line, for a message of ours; its name where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), repr(error))

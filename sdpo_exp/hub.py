@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 Kind = Literal["model", "dataset"]
 Wanted = Callable[[Sequence[str]], Sequence[str]]
@@ -126,7 +126,7 @@ def _unreachable(source: str, kind: Kind, revision: str | None) -> str | None:
     except RevisionNotFoundError:
         return f"the hub's repository has no revision {revision}"
     except Exception as error:
-        return f"the hub refused it ({(str(error) or repr(error)).splitlines()[0]})"
+        return f"the hub refused it ({first_line(error)})"
     return None
 
 

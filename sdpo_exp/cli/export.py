@@ -21,7 +21,7 @@ from sdpo_exp.cli.export_source import (
 )
 from sdpo_exp.config.check import check_keys
 from sdpo_exp.config.schema import EXPORT_KEYS, GROUPS
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def export(config: DictConfig) -> None:
         write_card(source.run, partial, exported)
         partial.rename(folder)
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"folder={folder}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ def read_run(run: Path) -> DictConfig:
         parts = OmegaConf.create({key: config[key] for key in ("model", "tuning")})
         complete = all("_target_" in parts[key] for key in parts)
     except Exception as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{file}: cannot be read as a run's configuration ({reason})") from None
     if not complete:
         raise UserError(f"{file}: does not say which model and tuning to build")
@@ -103,7 +103,7 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         complete = {"state_dict", "global_step"} <= set(content)
     except Exception as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"checkpoint={file}: the file cannot be read ({reason})") from None
     if not complete:
         raise UserError(f"checkpoint={file}: not a training checkpoint of this package")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -114,7 +114,7 @@ def base_of(run: Path) -> str | None:
         config: Any = OmegaConf.load(file)
         base: str | None = config["model"]["pretrained"]
     except Exception as error:
-        raise UserError(f"{file}: does not name the run's base ({_first_line(error)})") from error
+        raise UserError(f"{file}: does not name the run's base ({first_line(error)})") from error
     return base
 
 
@@ -165,7 +165,7 @@ def _open_or_say(folder: Path) -> DiffusionPipeline:
         base.load_lora_weights(folder, weight_name=ADAPTERS)
         return base
     except Exception as error:
-        reason = next(_faults(folder), None) or _first_line(error)
+        reason = next(_faults(folder), None) or first_line(error)
         raise UserError(f"{folder}: the model cannot be loaded: {reason}") from error
 
 
@@ -245,8 +245,4 @@ def _why_unreadable(file: Path) -> str | None:
         with safe_open(file, framework="pt"):
             return None
     except Exception as error:
-        return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).strip().splitlines()[0]
+        return first_line(error)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.cli.command import run_command, settle_run_dir
 from sdpo_exp.config.check import check_config
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import lightning as L
@@ -172,7 +172,7 @@ def _step(path: Path) -> int:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         complete = {"state_dict", "loops", "global_step"} <= set(content)
     except Exception as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
     if not complete:
         raise UserError(f"resume={path}: not a training checkpoint of this package")

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.check import close_matches
+from sdpo_exp.errors import first_line
 
 # ValueError: what Hydra raises for a group that is given null or a number.
 _MISTAKES = (HydraException, OmegaConfBaseException, ValueError)
@@ -47,7 +48,7 @@ def compose_cell(config_name: str, overrides: list[str], config_dir: str | None 
         except _MISTAKES as error:
             culprit = _culprit(error, left)
             if culprit is None:
-                result.problems.append(_first_line(error))
+                result.problems.append(first_line(error))
                 return result
             result.problems.append(_explain(error, culprit, config_name, left, config_dir))
             left.remove(culprit)
@@ -67,7 +68,7 @@ def readable(overrides: list[str]) -> tuple[list[str], list[str]]:
             OverridesParser.create().parse_override(line)
             accepted.append(line)
         except HydraException as error:
-            problems.append(f"{line}: cannot be read as key=value. {_first_line(error)}")
+            problems.append(f"{line}: cannot be read as key=value. {first_line(error)}")
     return accepted, problems
 
 
@@ -125,7 +126,7 @@ def _explain(
         missing = str(error).split(f"'{key}/")[-1].split("'")[0]
         return f"{culprit}: no such choice{_nearest(missing, _options(key, config_dir))}"
     if f"Could not override '{key}'" not in str(error):
-        return f"{culprit}: {_first_line(error)}"
+        return f"{culprit}: {first_line(error)}"
     others = [line for line in overrides if line != culprit]
     base = compose_cell(config_name, others, config_dir).config
     return f"{culprit}: {_unknown_key(override, base)}"
@@ -188,7 +189,3 @@ def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
         child = config[key]
         if isinstance(child, DictConfig):
             yield from _paths(child, f"{path}.")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

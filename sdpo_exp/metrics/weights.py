@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdpo_exp import hub
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 M = TypeVar("M", bound=nn.Module)
 # Buffers that old checkpoints hold and today's classes rebuild.
@@ -83,7 +83,7 @@ def read(file: Path) -> dict[str, Any]:
             return dict(load_file(file))
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{file}: cannot be read as weights ({reason}). A pickle may hold tensors only: one "
             "that you trust and that holds more can be rewritten as .safetensors"
@@ -160,7 +160,7 @@ def pretrained(kind: Any, folder: Path) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{folder}: cannot be loaded as {kind.__name__}: {reason}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sdpo_exp import hub
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 _WITHOUT_WEIGHTS = ("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
 _WEIGHTS = re.compile(
@@ -131,7 +131,7 @@ def load_part(
     try:
         return kind.from_pretrained(folder, **options)
     except Exception as error:
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{folder}: cannot be loaded as {kind.__name__}: {reason}") from error
 
 

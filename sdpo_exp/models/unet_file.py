@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 # What wrappers put in front of every name: DDP, compiled modules, a pipeline's own attribute.
 _PREFIXES = ("module.", "_orig_mod.", "unet.")
@@ -30,7 +30,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             mapped = zipfile.is_zipfile(file)
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{file}: cannot be read as weights ({reason})") from None
     if not isinstance(content, dict) or not all(
         isinstance(value, Tensor) for value in content.values()
