@@ -58,8 +58,11 @@ class VPProcess:
 
     def sample_timesteps(self, uniform: Tensor) -> Tensor:
         """Integer timesteps (B,) in 0..T-1, uniform over the trained ones, from draws in [0, 1)."""
+        # Move the table once; afterwards indexing stays on the device and never synchronises.
+        if self.timesteps.device != uniform.device:
+            self.timesteps = self.timesteps.to(uniform.device)
         count = len(self.timesteps)
-        return self.timesteps.to(uniform.device)[(uniform * count).long().clamp_max(count - 1)]
+        return self.timesteps[(uniform * count).long().clamp_max(count - 1)]
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """a_t x + s_t n, shape and dtype of `latents`."""
@@ -74,7 +77,6 @@ class VPProcess:
         return signal * noise.float() - sigma * latents.float()
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        # Move the table once; afterwards indexing stays on the device and never synchronises.
         if self.alphas_cumprod.device != t.device:
             self.alphas_cumprod = self.alphas_cumprod.to(t.device)
         alpha = _per_row(self.alphas_cumprod[t], like)
