@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,12 @@ from sdpo_exp.types import (
     PairKey,
     PairRow,
     PairWeights,
+    Prompt,
     SafeguardOutput,
 )
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NoiseDraw: TypeAlias = Callable[[Sequence[int]], Tensor]
 
@@ -155,6 +159,46 @@ class Evaluator(Protocol):
 
     def __call__(self, backbone: Backbone) -> ModelScores:
         """Scores of one model; rows are the same prompts and noises for every model."""
+
+
+class PromptSet(Protocol):
+    """Prompts to generate from, in a fixed order."""
+
+    @property
+    def name(self) -> str:
+        """Short and fit for a folder; a part of every image's key."""
+
+    def prompts(self) -> Sequence[Prompt]:
+        """All of them; `prompts()[i].index` is i unless the set was asked for a part only."""
+
+    def fingerprint(self) -> str:
+        """sha256 over the texts in order; a change of it makes images incomparable."""
+
+
+class Scorer(Protocol):
+    """A score of images under prompts, on the raw scale of its official script.
+
+    Attributes:
+        name: of the metric, as in tables.
+        display_scale: what printed numbers are multiplied by, and labelled with: 1 or 100.
+        image_size: side in pixels of the square that the scorer crops images to; None: it takes
+            images as they are. An image already cropped to that size scores the same.
+    """
+
+    name: str
+    display_scale: float
+    image_size: int | None
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
+        """Scores float32 (B,) on the CPU, detached; row i follows from image i and prompt i alone.
+
+        Args:
+            images: B images of any size and mode.
+            prompts: B prompts, byte for byte as generated from.
+
+        Raises:
+            ValueError: not as many prompts as images.
+        """
 
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -262,3 +262,18 @@ class ModelScores(NamedTuple):
     prompts: list[str]
     scores: Mapping[str, np.ndarray]
     images: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A prompt of a set.
+
+    Attributes:
+        index: its position in the set; with the set's name and a seed it identifies an image.
+        text: byte for byte as the set has it, blanks at the ends included.
+        labels: what it is filed under, by axis, such as `{"category": "anime"}`.
+    """
+
+    index: int
+    text: str
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "diffusers", "transformers")
@@ -34,6 +39,7 @@ main()
 def environment() -> dict[str, str]:
     """One thread, this checkout, and nothing of the caller's that changes messages."""
     ours = {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+    ours |= {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}  # conftest's, not the user's own
     return {k: v for k, v in {**os.environ, **ours}.items() if k != "HYDRA_FULL_ERROR"}
 
 
@@ -55,6 +61,28 @@ def python(
         timeout=300,
         check=False,
     )
+
+
+def here(
+    folder: Path, body: Callable[[], None], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A command's `main` in `folder`, in this process: importing takes longest."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["command", *arguments])
+        try:
+            body()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            print(end.code, file=err)
+        finally:  # Hydra's handlers write to a stream that only this call has
+            root.handlers[:] = handlers
+            root.setLevel(level)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def run_folders(folder: Path, name: str = "run") -> list[Path]:
