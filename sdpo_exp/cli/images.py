@@ -1,17 +1,15 @@
-"""Images from a pipeline: repeatable draws, the embedded world's verdict, and a grid to look at."""
+"""Images of one prompt: the embedded world's verdict on them, and their files."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import DiffusionPipeline
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
@@ -19,41 +17,6 @@ from sdpo_exp.testbed.attributes import ATTRIBUTES, Scene
 from sdpo_exp.testbed.captions import caption, parse_caption
 from sdpo_exp.testbed.checker import CheckerResult, check
 from sdpo_exp.testbed.render import SIDE
-
-_AT_ONCE = 8
-_COLUMNS = 8
-_GAP = 4
-# Smaller images are shown at least this large in a grid, in whole multiples of their pixels.
-_VISIBLE_SIDE = 128
-
-
-def draw(
-    pipeline: DiffusionPipeline, prompt: str, n: int, seed: int, **settings: Any
-) -> list[Image.Image]:
-    """n images of one prompt; image i comes from noise that depends on (seed, i) only.
-
-    Args:
-        settings: what else the pipeline is called with; None leaves a value to the pipeline.
-
-    Raises:
-        UserError: the pipeline does not take one of these, for example a prompt.
-    """
-    given = {"prompt": prompt, **{k: v for k, v in settings.items() if v is not None}}
-    needed = given.keys() | {"num_images_per_prompt", "generator"}
-    unknown = sorted(needed - inspect.signature(pipeline.__call__).parameters.keys())
-    if unknown:
-        raise UserError(f"{type(pipeline).__name__} takes no {', '.join(unknown)}")
-    images: list[Image.Image] = []
-    for start in range(0, n, _AT_ONCE):
-        noises = [_generator(seed, i) for i in range(start, min(start + _AT_ONCE, n))]
-        images += pipeline(**given, num_images_per_prompt=len(noises), generator=noises).images
-    return images
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    # torch's CPU generator keeps 32 bits of a seed; these are well mixed ones.
-    (bits,) = np.random.SeedSequence([seed, index]).generate_state(1)
-    return torch.Generator().manual_seed(int(bits))
 
 
 def judge(
@@ -112,41 +75,3 @@ def store(
             entry["reward"] = round(float(verdict.reward[i]), 4)
         entries.append(entry)
     return entries
-
-
-def make_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """Rows of equally many images of one size, one below the other, small ones magnified.
-
-    A single row has no label. Rows of more than eight images go on below, all of them together.
-    """
-    width, height = next(iter(rows.values()))[0].size
-    scale = max(1, _VISIBLE_SIDE // min(width, height))
-    tile = (width * scale, height * scale)
-    lines = list(_lines(rows))
-    margin = _label_width(rows) if len(rows) > 1 else 0
-    columns = max(len(images) for _, images in lines)
-    size = (margin + columns * (tile[0] + _GAP) + _GAP, len(lines) * (tile[1] + _GAP) + _GAP)
-    grid = Image.new("RGB", size, "white")
-    for line, (label, images) in enumerate(lines):
-        top = _GAP + line * (tile[1] + _GAP)
-        if margin:
-            place = (_GAP, top + tile[1] // 2)
-            ImageDraw.Draw(grid).text(place, label, "black", ImageFont.load_default())
-        for column, image in enumerate(images):
-            left = margin + _GAP + column * (tile[0] + _GAP)
-            grid.paste(image.resize(tile, Image.Resampling.NEAREST), (left, top))
-    return grid
-
-
-def _lines(
-    rows: Mapping[str, Sequence[Image.Image]],
-) -> Iterator[tuple[str, Sequence[Image.Image]]]:
-    longest = max(len(images) for images in rows.values())
-    for start in range(0, longest, _COLUMNS):
-        for label, images in rows.items():
-            yield label, images[start : start + _COLUMNS]
-
-
-def _label_width(labels: Mapping[str, Any]) -> int:
-    font = ImageFont.load_default()
-    return _GAP + int(max(font.getlength(label) for label in labels)) + _GAP

@@ -44,16 +44,37 @@ PRETRAIN_KEYS: dict[str, Any] = {
     "torch_threads": PositiveInt,
 }
 
-GENERATE_KEYS: dict[str, Any] = {
-    "prompt": str | None,
+# What decides how images are drawn, and where.
+DRAW_KEYS: dict[str, Any] = {
     "checkpoint": str | None,
-    "n": PositiveInt,
+    "base": str | None,
+    "revision": str | None,
+    "vae": str | None,
+    "n": PositiveInt | None,
+    "seed": NonNegativeInt,
     "negative_prompt": str | None,
     "guidance": PositiveFloat,
     "steps": PositiveInt,
-    "seed": NonNegativeInt,
+    "noise": Literal["prompt", "shared"],
+    "noise_device": Literal["cpu", "cuda"] | None,
+    "height": PositiveInt | None,
+    "width": PositiveInt | None,
+    "sampler": dict[str, Any] | None,
+    "dtype": Literal["auto", "float32", "bfloat16", "float16"],
+    "device": Literal["auto", "cpu", "cuda"],
+    "devices": PositiveInt | None,
+    "batch": PositiveInt | None,
     "folder": str,
     "torch_threads": PositiveInt,
+}
+
+GENERATE_KEYS: dict[str, Any] = {"prompt": str | None, **DRAW_KEYS}
+
+EVALUATE_KEYS: dict[str, Any] = {
+    **DRAW_KEYS,
+    "images": str | None,
+    "label": str | None,
+    "score_batch": PositiveInt,
 }
 
 EXPORT_KEYS: dict[str, Any] = {

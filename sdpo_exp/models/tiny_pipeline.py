@@ -28,7 +28,7 @@ class PixelShufflePipeline(DiffusionPipeline):
         text_encoder: its last hidden states are the text states.
         tokenizer: pads and cuts to its `model_max_length`.
         scheduler: its configuration gives the noise schedule; sampling is by second-order
-            DPM-Solver++, whatever its class.
+            DPM-Solver++, whatever its class, unless another is put in its place afterwards.
     """
 
     def __init__(
@@ -82,10 +82,13 @@ class PixelShufflePipeline(DiffusionPipeline):
         text = self._encode(prompts)
         unguided = None if guidance_scale == 1.0 else self._encode(against)
         self.scheduler.set_timesteps(num_inference_steps)
+        x = x * self.scheduler.init_noise_sigma
         for t in self.progress_bar(self.scheduler.timesteps):
-            prediction = self._predict(x, t, text)
+            scaled = self.scheduler.scale_model_input(x, t)
+            prediction = self._predict(scaled, t, text)
             if unguided is not None:
-                prediction = torch.lerp(self._predict(x, t, unguided), prediction, guidance_scale)
+                against_it = self._predict(scaled, t, unguided)
+                prediction = torch.lerp(against_it, prediction, guidance_scale)
             x = self.scheduler.step(prediction, t, x).prev_sample
         images = _output(functional.pixel_shuffle(x.float(), _UNSHUFFLE).clamp(-1, 1), output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,10 +1,12 @@
-"""`python -m sdpo_exp.generate`: repeatable images, judged, and shown beside the base's."""
+"""`python -m sdpo_exp.generate`: repeatable images of a prompt or of a set of them."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdpo_exp.cli.generate import EXAMPLE, quote_prompts
-from sdpo_exp.cli.images import draw, judge, make_grid, remarks
-from sdpo_exp.cli.pipelines import load_pipeline
-from sdpo_exp.errors import UserError
+from sdpo_exp.cli.generate import EXAMPLE, main, quote_prompts
+from sdpo_exp.cli.images import judge, remarks
+from sdpo_exp.generation.folder import read_manifest
 from sdpo_exp.models.tiny import TinyBackbone
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
 from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.checker import check
-from tests.cli.command import HEAVY, environment
-from tests.cli.test_pipelines import perturbed, unconditional
+from tests.cli.command import HEAVY, environment, here
+from tests.cli.test_pipelines import perturbed
 
 _WATCHED = f"""
 import atexit, sys
@@ -36,9 +37,10 @@ main()
 def generate(
     folder: Path, *arguments: str, watch: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    start = ["-c", _WATCHED] if watch else ["-m", "sdpo_exp.generate"]
+    if not watch:
+        return here(folder, main, *arguments)
     return subprocess.run(
-        [sys.executable, *start, *arguments],
+        [sys.executable, "-c", _WATCHED, *arguments],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -66,6 +68,17 @@ def pipeline() -> PixelShufflePipeline:
         (["prompt=cat", "guidance=0", "steps=0"], ["guidance: must be greater than 0", "steps: "]),
         (["prompt=cat", "checkpoint=no"], ["checkpoint=no: no such folder. Give a run's folder"]),
         (["prompt=cat", "folder=there"], ["folder=there exists; give another folder"]),
+        (["prompt=cat", "prompts=tiny"], ["give one prompt or a set of them, not both"]),
+        (["prompts=tinny"], ["prompts=tinny: no such choice; did you mean 'tiny'"]),
+        (["prompts=tiny", "prompts.spilt=test"], ["did you mean 'prompts.split'"]),
+        (["prompts=tiny", "prompts.n=0"], ["prompts.n: must be greater than"]),
+        (["protocol=sdpo"], ["protocol=sdpo: no such choice", "sdpo_sd15"]),
+        (["prompt=cat", "devices=2"], ["one prompt is drawn by one process"]),
+        (["prompt=cat", "noise=own"], ["noise: must be 'prompt' or 'shared', got 'own'"]),
+        (["prompt=cat", "noise_device=cuda"], ["noise=prompt is drawn on the CPU"]),
+        (["prompt=cat", "+sampler.nme=x"], ["sampler: give {name: <a scheduler of diffusers>"]),
+        (["prompt=cat", "negative_prompt=dog", "guidance=1"], ["has no effect at guidance=1"]),
+        (["prompt=cat", "checkpoint=w.pth"], ["weights alone, which need their base", "base="]),
         (["-m", "prompt=[", "n=1,2"], ["prompt=[: cannot be read as key=value"]),
     ],
     ids=lambda v: " ".join(v)[:40],
@@ -74,6 +87,7 @@ def test_a_mistake_is_told_without_torch(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     (tmp_path / "there").mkdir()
+    (tmp_path / "w.pth").write_bytes(b"weights")
     done = generate(tmp_path, *arguments, watch=True)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
@@ -117,31 +131,6 @@ def test_what_is_written_for_hydra_stays(argv: list[str]) -> None:
     assert argv == before
 
 
-def test_an_image_depends_on_seed_and_place_only(pipeline: PixelShufflePipeline) -> None:
-    settings = {"num_inference_steps": 1, "guidance_scale": 1.0}
-    ten, two, other = (
-        np.stack([np.asarray(i).astype(int) for i in draw(pipeline, EXAMPLE, n, seed, **settings)])
-        for n, seed in ((10, 0), (2, 0), (2, 1))
-    )
-    assert ten.shape == (10, 32, 32, 3)
-    assert np.abs(ten[:2] - two).max() <= 1
-    assert len({image.tobytes() for image in (*ten, *other)}) == 12
-
-
-def test_settings_reach_the_pipeline(pipeline: PixelShufflePipeline) -> None:
-    (plain,) = draw(pipeline, EXAMPLE, 1, 0, num_inference_steps=2, negative_prompt=None)
-    noise = torch.Generator().manual_seed(int(np.random.SeedSequence([0, 0]).generate_state(1)[0]))
-    assert plain == pipeline(EXAMPLE, num_inference_steps=2, generator=noise).images[0]
-    for changed in ({"negative_prompt": "a"}, {"guidance_scale": 4.0}, {"num_inference_steps": 3}):
-        assert draw(pipeline, EXAMPLE, 1, 0, **{"num_inference_steps": 2, **changed}) != [plain]
-
-
-def test_a_pipeline_without_a_prompt_is_refused(tmp_path: Path) -> None:
-    unconditional(tmp_path / "other")
-    with pytest.raises(UserError, match="DDPMPipeline takes no num_images_per_prompt, prompt"):
-        draw(load_pipeline(tmp_path / "other"), EXAMPLE, 1, 0)
-
-
 def test_only_captions_drawn_by_a_tiny_model_are_judged(pipeline: PixelShufflePipeline) -> None:
     images = [Image.new("RGB", (32, 32), "blue")] * 2
     verdict = judge(pipeline, EXAMPLE, images)
@@ -164,30 +153,6 @@ def test_remarks_name_what_the_model_cannot_read(pipeline: PixelShufflePipeline)
     assert "foreground and background are both 'red'" in same
 
 
-def test_a_grid_magnifies_small_images_and_labels_several_rows() -> None:
-    colours = ["red", "lime", "blue", "white", "cyan", "black", "yellow", "orange", "navy", "grey"]
-    images = [Image.new("RGB", (32, 32), colour) for colour in colours]
-    one = make_grid({"model": images[:3]})
-    assert one.size == (3 * 132 + 4, 136)
-    assert [one.getpixel((4 + 132 * i, 131)) for i in range(3)] == [
-        (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    ]  # fmt: skip
-    two = make_grid({"base": images, "tuned": images[::-1]})
-    margin = two.width - (8 * 132 + 4)
-    assert margin > 20
-    assert two.height == 4 * 132 + 4
-    labels = np.asarray(two.crop((0, 0, margin, two.height)).convert("L"))
-    assert all((labels[132 * row : 132 * (row + 1)] < 128).any() for row in range(4))
-    assert two.getpixel((margin + 5, 140)) == (128, 128, 128)
-    assert two.getpixel((margin + 5, 272)) == (0, 0, 128)
-    images[0].putpixel((0, 0), (0, 0, 255))
-    corner = make_grid({"model": images[:1]}).crop((4, 4, 12, 8))
-    # Sharp, 4 x 4 pixels each.
-    assert sorted(corner.getcolors() or []) == [(16, (0, 0, 255)), (16, (255, 0, 0))]
-    large = Image.new("RGB", (512, 256))
-    assert make_grid({"model": [large]}).size == (520, 264)
-
-
 @pytest.mark.slow
 def test_a_tuned_model_is_shown_beside_its_base(tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -199,7 +164,6 @@ def test_a_tuned_model_is_shown_beside_its_base(tmp_path: Path) -> None:
         tmp_path, f"prompt={EXAMPLE}", "checkpoint=run", "n=4", "steps=4", "folder=both"
     )
     assert both.returncode == 0, both.stdout + both.stderr
-    assert alone.stderr + both.stderr == ""
     assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == [
         "000.png", "001.png", "grid.png", "manifest.json"
     ]  # fmt: skip
@@ -215,8 +179,12 @@ def test_a_tuned_model_is_shown_beside_its_base(tmp_path: Path) -> None:
 def _assert_told_rewards_are_exact(folder: Path, said: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["prompt"] == EXAMPLE
-    assert (manifest["seed"], manifest["guidance"], manifest["steps"]) == (0, 2.0, 4)
-    assert (manifest["negative_prompt"], manifest["checkpoint"]) == (None, "run")
+    protocol = manifest["protocol"]
+    assert (manifest["seed"], protocol["guidance"], protocol["steps"]) == (0, 2.0, 4)
+    assert (protocol["negative_prompt"], manifest["checkpoint"]) == (None, "run")
+    assert protocol["sampler"]["class"] == "DPMSolverMultistepScheduler"
+    hashes = {row: model["weights"] for row, model in manifest["models"].items()}
+    assert len({*hashes.values()}) == len(hashes) == 2
     assert manifest["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     base, tuned = manifest["images"]["base"], manifest["images"]["tuned"]
     assert [entry["file"] for entry in base] == [f"base/{i:03d}.png" for i in range(4)]
@@ -245,3 +213,77 @@ def test_a_sweep_over_prompts_gives_each_a_folder(tmp_path: Path) -> None:
     assert "note: outside this model's vocabulary, so unknown to it: 'dog', ',', 'running'" in (
         done.stdout
     )
+
+
+SET = ("prompts=tiny", "prompts.n=5", "steps=1", "folder=set", "batch=2")
+
+
+def levels(folder: Path) -> dict[str, NDArray[np.int64]]:
+    return {file.name: read(file) for file in sorted((folder / "images").glob("*.png"))}
+
+
+def test_a_set_is_drawn_and_gone_on_with_where_it_was(tmp_path: Path) -> None:
+    first = generate(tmp_path, *SET)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "5 of 5 images to draw" in first.stdout
+    assert "images: set (5)" in first.stdout
+    manifest = read_manifest(tmp_path / "set")
+    assert [(r.set, r.index, r.seed) for r in manifest.images] == [
+        ("tiny_test", i, 0) for i in range(5)
+    ]
+    settings = json.loads((tmp_path / "set" / "generation.json").read_text())
+    assert settings["protocol"]["noise"] == "prompt"
+    assert settings["prompts"]["n"] == 5
+    assert len(settings["model"]["weights"]) == 64
+    before = levels(tmp_path / "set")
+    kept = tmp_path / "set" / "images" / "00000_seed0.png"
+    dates = kept.stat().st_mtime_ns
+    (tmp_path / "set" / "images" / "00003_seed0.png").unlink()
+    again = generate(tmp_path, *SET, "n=2", "batch=3")  # and a second seed, in other batches
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "6 of 10 images to draw" in again.stdout
+    after = levels(tmp_path / "set")
+    assert len(after) == 10
+    assert kept.stat().st_mtime_ns == dates
+    assert all(np.abs(after[name] - image).max() <= 1 for name, image in before.items())
+    assert np.abs(after["00000_seed0.png"] - after["00000_seed1.png"]).max() > 1
+    other = generate(tmp_path, *SET, "guidance=3")
+    assert other.returncode != 0
+    assert "protocol.guidance: 2.0 -> 3.0" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws(tmp_path: Path) -> None:
+    one, two = (generate(tmp_path, *SET, f"folder={n}", f"devices={n}") for n in (1, 2))
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    first, second = levels(tmp_path / "1"), levels(tmp_path / "2")
+    assert first.keys() == second.keys()
+    assert all(np.abs(first[name] - second[name]).max() <= 1 for name in first)
+    assert len(read_manifest(tmp_path / "2").images) == 5
+
+
+@pytest.mark.slow
+def test_a_killed_set_loses_nothing(tmp_path: Path) -> None:
+    """An interrupt ends in words, and what was drawn is not drawn again."""
+    arguments = ["prompts=tiny", "prompts.n=60", "steps=8", "folder=set", "batch=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sdpo_exp.generate", *arguments],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    images = tmp_path / "set" / "images"
+    deadline = time.monotonic() + 120
+    while len(list(images.glob("*.png"))) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in said + error
+    assert "interrupted; what is drawn stays. folder=set in the same command goes on" in error
+    there = {file.name: file.stat().st_mtime_ns for file in images.glob("*.png")}
+    assert 4 <= len(there) < 60
+    done = generate(tmp_path, *arguments[:1], "prompts.n=60", *arguments[2:], "steps=8")
+    assert done.returncode == 0, done.stderr
+    assert f"{60 - len(there)} of 60 images to draw" in done.stdout
+    assert all((images / name).stat().st_mtime_ns == date for name, date in there.items())

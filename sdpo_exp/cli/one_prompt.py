@@ -1,0 +1,118 @@
+"""Images of one prompt: by a tuned model beside its base, judged where the world can, in a grid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from sdpo_exp.cli.environment import describe_environment
+from sdpo_exp.cli.generate_set import (
+    batch_for,
+    choice_of,
+    chunks,
+    describe_protocol,
+    draw_settings,
+    open_for_drawing,
+    quiet,
+)
+from sdpo_exp.cli.images import judge, remarks, store
+from sdpo_exp.cli.pipelines import find_model
+from sdpo_exp.cli.workers import resolve_device
+from sdpo_exp.errors import UserError
+from sdpo_exp.generation.drawing import as_pictures, draw_batch
+from sdpo_exp.generation.grid import make_grid
+from sdpo_exp.generation.noise import Draw
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdpo_exp.cli.model_choice import OpenedModel
+
+_IMAGES = 4
+_log = logging.getLogger(__name__)
+
+
+def generate_one(config: DictConfig, folder: Path) -> None:
+    """Draw `config.n` images of `config.prompt`, of seeds seed, seed + 1, ...
+
+    Raises:
+        UserError: the model cannot be loaded, or takes no prompt.
+    """
+    quiet(config.torch_threads)
+    device = resolve_device(config.device)
+    models = _open_rows(config, device)
+    *_, model = models.values()
+    for remark in remarks(model.pipeline, config.prompt, config.negative_prompt):
+        _log.info("note: %s", remark)
+    rows = {row: draw_one(model, config) for row, model in models.items()}
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"folder={folder} exists; give another folder") from None
+    entries = {
+        row: store(folder, row, images, judge(models[row].pipeline, config.prompt, images))
+        for row, images in rows.items()
+    }
+    make_grid(rows).save(folder / "grid.png")
+    manifest = _describe(config, models, entries)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    _say(folder, entries)
+
+
+def _open_rows(config: DictConfig, device: str) -> dict[str, OpenedModel]:
+    """What draws each row: `base` and `tuned` for a run's folder, else `model` alone."""
+    model = open_for_drawing(config, device)
+    path = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
+    is_run = path is not None and path.is_dir() and (path / "model").is_dir()
+    if not is_run or find_model(str(path)).run is None:
+        return {"model": model}
+    try:
+        return {"base": open_for_drawing(config, device, base_of_run=True), "tuned": model}
+    except UserError as error:
+        _log.info("note: no row of the base. %s", error)
+        return {"tuned": model}
+
+
+def draw_one(model: OpenedModel, config: DictConfig) -> list[Image]:
+    """`config.n` images; image i follows from the prompt and `config.seed + i` alone."""
+    settings = draw_settings(config)
+    count = config.n or _IMAGES
+    draws = [Draw(config.prompt, 0, config.seed + i) for i in range(count)]
+    size = config.batch or batch_for(model.pipeline, settings)
+    parts = [draw_batch(model.pipeline, part, settings) for part in chunks(draws, size)]
+    return [picture for part in parts for picture in as_pictures(part)]
+
+
+def _describe(
+    config: DictConfig, models: dict[str, OpenedModel], entries: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    *_, model = models.values()
+    return {
+        "prompt": config.prompt,
+        "seed": config.seed,
+        "checkpoint": choice_of(config).checkpoint,
+        "grid": "grid.png",
+        "images": entries,
+        "models": {row: opened.identity for row, opened in models.items()},
+        "protocol": describe_protocol(model, draw_settings(config)),
+        **describe_environment(),
+    }
+
+
+def _say(folder: Path, entries: dict[str, list[dict[str, Any]]]) -> None:
+    """The table of rewards, where there are any, and where everything is."""
+    rewards = {row: [e["reward"] for e in of] for row, of in entries.items() if "reward" in of[0]}
+    if rewards:
+        lines = [("reward", *rewards)]
+        values = list(zip(*rewards.values(), strict=True))
+        means = tuple(sum(column) / len(column) for column in rewards.values())
+        names = [f"{i:03d}.png" for i in range(len(values))]
+        for name, numbers in zip([*names, "mean"], [*values, means], strict=True):
+            lines.append((name, *(f"{number:.4f}" for number in numbers)))
+        _log.info("\n".join(f"{name:10}" + "".join(f"{c:>9}" for c in of) for name, *of in lines))
+    _log.info("images: %s", os.path.relpath(folder))

@@ -1,0 +1,1 @@
+"""Images from prompts: repeatable draws from a pipeline, and the folder that they are kept in."""

@@ -1,0 +1,113 @@
+"""A batch of images from any text-to-image pipeline of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sdpo_exp.errors import UserError
+from sdpo_exp.generation.noise import (
+    Draw,
+    Noise,
+    denoiser_of,
+    generators,
+    initial_latents,
+    latent_shape,
+)
+
+_DECODED_AT_ONCE = 4  # images; at 1024 px a VAE needs several GiB for each
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """How images are drawn.
+
+    Attributes:
+        guidance: classifier-free guidance in diffusers' convention,
+            `unconditional + guidance * (conditional - unconditional)`; 1: none. The public
+            Diffusion-SDPO code's 7.5 is 8.5 here.
+        steps: network evaluations per image (and branch).
+        negative_prompt: what guidance leads away from; None leaves it to the pipeline, which is
+            not the encoded empty prompt everywhere (SDXL's stock pipeline takes zeros).
+        noise: `prompt`: from (seed, index); `shared`: every prompt of a seed begins alike.
+        noise_device: where shared noise is drawn; None: where the model is. Devices differ.
+        height, width: in pixels; None: the model's own.
+    """
+
+    guidance: float = 2.0
+    steps: int = 20
+    negative_prompt: str | None = None
+    noise: Noise = "prompt"
+    noise_device: str | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+@torch.no_grad()
+def draw_batch(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> NDArray[np.float32]:
+    """Images (B, H, W, 3) in [0, 1]; image i follows from `draws[i]` and the settings alone.
+
+    In float32 the batch size moves a value by rounding only, 1e-4 at most.
+
+    Raises:
+        UserError: the pipeline does not take one of the settings, for example a prompt.
+    """
+    arguments = _arguments(pipeline, draws, settings)
+    known = inspect.signature(pipeline.__call__).parameters
+    if unknown := sorted(arguments.keys() - known.keys()):
+        raise UserError(f"{type(pipeline).__name__} takes no {', '.join(unknown)}")
+    decodes = _has_vae(pipeline)
+    kind = "latent" if decodes else "np"
+    (found,) = pipeline(**arguments, output_type=kind, return_dict=False)[:1]
+    images = _decoded(pipeline.vae, found) if decodes else np.asarray(found, np.float32)
+    # A model that diverged draws nan; grey, so that it is judged like any other.
+    return np.nan_to_num(images, nan=0.5).clip(0, 1)
+
+
+def as_pictures(images: NDArray[np.float32]) -> list[Image.Image]:
+    """8-bit RGB of images (B, H, W, 3) in [0, 1], rounded to the nearest level."""
+    return [Image.fromarray(np.round(image * 255).astype(np.uint8)) for image in images]
+
+
+def _arguments(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> dict[str, Any]:
+    device = settings.noise_device or pipeline.device
+    arguments: dict[str, Any] = {
+        "prompt": [draw.prompt for draw in draws],
+        "guidance_scale": settings.guidance,
+        "num_inference_steps": settings.steps,
+        "generator": generators(draws, settings.noise, device),
+    }
+    if settings.negative_prompt is not None:
+        arguments["negative_prompt"] = [settings.negative_prompt] * len(draws)
+    for name in ("height", "width"):
+        if (value := getattr(settings, name)) is not None:
+            arguments[name] = value
+    if settings.noise == "prompt" and "latents" in inspect.signature(pipeline.__call__).parameters:
+        shape = latent_shape(pipeline, settings.height, settings.width)
+        latents = initial_latents(draws, shape)
+        arguments["latents"] = latents.to(pipeline.device, denoiser_of(pipeline).dtype)
+    return arguments
+
+
+def _has_vae(pipeline: Any) -> bool:
+    vae = getattr(pipeline, "vae", None)
+    return vae is not None and "scaling_factor" in vae.config
+
+
+def _decoded(vae: Any, latents: Tensor) -> NDArray[np.float32]:
+    """By the VAE in its own dtype, whatever the denoiser's is: the public evaluation decodes in
+    float32 what bfloat16 drew."""
+    shift = vae.config.get("shift_factor") or 0.0
+    latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+    with torch.autocast(vae.device.type, enabled=False):
+        parts = [vae.decode(part).sample for part in latents.split(_DECODED_AT_ONCE)]
+    pixels = torch.cat(parts).float() / 2 + 0.5
+    return np.asarray(pixels.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy(), np.float32)

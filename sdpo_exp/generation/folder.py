@@ -1,0 +1,220 @@
+"""A folder of generated images: what is there already, and how it was made. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sdpo_exp.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdpo_exp.generation.noise import Draw
+    from sdpo_exp.types import Prompt
+
+SETTINGS_FILE = "generation.json"
+MANIFEST_FILE = "manifest.json"
+_IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image of a manifest; `labels` by axis, such as `{"category": "anime"}`."""
+
+    set: str
+    index: int
+    seed: int
+    prompt: str
+    labels: Mapping[str, str]
+    file: Path
+
+
+class Manifest(NamedTuple):
+    """Images, and whether they are known by index, or, from a public manifest, by prompt only."""
+
+    images: list[ImageRecord]
+    by_index: bool
+    dropped: int
+
+
+class ImageFolder:
+    """Images below `folder/images/`, each written whole or not at all, and what made them.
+
+    An image's file name follows from its prompt's index and its seed, so a run that was stopped
+    goes on where it was, and further seeds join the ones that are there.
+
+    Args:
+        folder: need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, settings: Mapping[str, Any]) -> list[str]:
+        """Write `generation.json`, or check that what is there was made in the same way.
+
+        Returns:
+            Remarks about what differs without making images wrong, such as package versions.
+
+        Raises:
+            UserError: images of another model, prompt set or protocol are there.
+        """
+        file = self.folder / SETTINGS_FILE
+        before = read_settings(self.folder)
+        if before is None:
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise UserError(f"folder={self.folder} holds something else; give another folder")
+            (self.folder / _IMAGES).mkdir(parents=True, exist_ok=True)
+            _write_json(file, settings)
+            return []
+        now = json.loads(json.dumps(settings))
+        if changed := list(_differences(_decisive(before), _decisive(now))):
+            raise UserError(
+                f"folder={self.folder} holds images made otherwise ({'; '.join(changed[:6])}); "
+                "give another folder, or the same values"
+            )
+        (self.folder / _IMAGES).mkdir(exist_ok=True)
+        others = {key: before.get(key) for key in ("versions", "accelerator")}
+        return [f"earlier images were drawn with {line}" for line in _differences(others, now)]
+
+    def file_of(self, draw: Draw) -> Path:
+        """Where an image belongs."""
+        return self.folder / _IMAGES / f"{draw.index:05d}_seed{draw.seed}.png"
+
+    def missing(self, draws: Iterable[Draw]) -> list[Draw]:
+        """Those not drawn yet, in order."""
+        return [draw for draw in draws if not self.file_of(draw).is_file()]
+
+    def save(self, draw: Draw, image: Image) -> None:
+        """Write a PNG that carries its prompt."""
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("prompt", draw.prompt)
+        target = self.file_of(draw)
+        partial = target.with_name(f"{target.name}.partial")
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(target)
+
+    def write_manifest(self, set_name: str, prompts: Sequence[Prompt]) -> int:
+        """Write `manifest.json` over all images of `prompts` that are there; how many they are.
+
+        A list in the public format (`prompt`, `gen_image_path`, `raw_image_path`, `metadata`) with
+        `set`, `index` and `seed` besides; paths are relative to the folder.
+        """
+        by_index = {prompt.index: prompt for prompt in prompts}
+        rows = []
+        for file in sorted((self.folder / _IMAGES).glob("*_seed*.png")):
+            index, _, seed = file.stem.partition("_seed")
+            if (prompt := by_index.get(int(index))) is None:
+                continue
+            rows.append(
+                {
+                    "prompt": prompt.text,
+                    "gen_image_path": str(file.relative_to(self.folder)),
+                    "raw_image_path": "",
+                    "metadata": dict(prompt.labels),
+                    "set": set_name,
+                    "index": prompt.index,
+                    "seed": int(seed),
+                }
+            )
+        _write_json(self.folder / MANIFEST_FILE, rows)
+        return len(rows)
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """`generation.json` of a folder; None where there is none.
+
+    Raises:
+        UserError: it is broken.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file}: broken ({error}); give another folder") from None
+    return content
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Images of our own manifest, or of a public one, by its file or the folder around it.
+
+    Of a public one, as the public comparison reads it: entries whose prompt or image path is no
+    text are dropped, and of a list of paths the first that is not empty counts. Their index is
+    their place among those kept; their set is named after the file.
+
+    Raises:
+        UserError: no manifest, a broken one, one without images, or an image that is not there.
+    """
+    file = path / MANIFEST_FILE if path.is_dir() else path
+    try:
+        entries = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as a manifest ({first_line(error)})") from None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(
+            f"{file}: a manifest is a JSON list of objects with prompt and gen_image_path"
+        )
+    by_index = bool(entries) and all({"set", "index", "seed"} <= entry.keys() for entry in entries)
+    images: list[ImageRecord] = []
+    for entry in entries:
+        prompt, image = entry.get("prompt"), _image_path(entry.get("gen_image_path"))
+        if not (isinstance(prompt, str) and image):
+            continue
+        labels = {k: v for k, v in (entry.get("metadata") or {}).items() if isinstance(v, str)}
+        key = (
+            (str(entry["set"]), int(entry["index"]), int(entry["seed"]))
+            if by_index
+            else (file.stem, len(images), 0)
+        )
+        images.append(ImageRecord(*key, prompt, labels, _found(file, image)))
+    if not images:
+        raise UserError(f"{file}: no entry with a prompt and the path of an image")
+    if absent := [record.file for record in images if not record.file.is_file()]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise UserError(f"{file}: names images that are not there: {absent[0]}{more}")
+    return Manifest(images, by_index, len(entries) - len(images))
+
+
+def _image_path(value: Any) -> str | None:
+    if isinstance(value, list):
+        value = next((item for item in value if isinstance(item, str) and item), None)
+    return value if isinstance(value, str) and value else None
+
+
+def _found(manifest: Path, image: str) -> Path:
+    """Beside the manifest, or, as public manifests have it, from the current folder."""
+    beside = manifest.parent / image
+    return beside if beside.is_file() or not Path(image).is_file() else Path(image)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    partial.replace(file)
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides an image; where the weights lay, and the names of things, do not."""
+    model, prompts = settings.get("model") or {}, settings.get("prompts") or {}
+    return {
+        "model": {key: model.get(key) for key in ("weights", "vae")},
+        "prompts": prompts.get("sha256"),
+        "protocol": settings.get("protocol"),
+    }
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterable[str]:
+    """`path: before -> now` for every leaf of `before` that is another in `now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key, value in before.items():
+            yield from _differences(value, now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path}: {before} -> {now}"
