@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
-from sdpo_exp.statistics import Interval, finite_values, wilson_interval
+from sdpo_exp.statistics import Estimate, Interval, finite_values, wilson_interval
 
 RESAMPLES = 10_000
 _ENDS = (0.025, 0.975)
@@ -21,6 +22,33 @@ class MacroAverage:
 
     average: Interval
     categories: Mapping[str, Interval]
+
+
+def clustered_estimate(values: ArrayLike, clusters: ArrayLike) -> Estimate:
+    """Mean over all values, with the error and the t interval that independent clusters give.
+
+    The mean is the ratio of the clusters' sums to their sizes, and its error the linearised one of
+    a ratio: `sqrt(C / (C - 1) * sum(e**2)) / n`, where e is the sum over a cluster of its values'
+    deviations from the mean (Cochran 1977, Sampling Techniques, section 6.3). The interval is
+    Student's with C - 1 degrees of freedom. With one value in every cluster all of it is
+    `statistics.estimate`; with one cluster error and interval are nan.
+
+    Args:
+        values: (n,), finite.
+        clusters: (n,) labels; values of one cluster may depend on each other.
+
+    Raises:
+        ValueError: as in `win_rate`.
+    """
+    array, codes = _clustered(values, clusters)
+    mean = float(array.mean())
+    sums = np.bincount(codes, array - mean)
+    count = len(sums)
+    if count == 1:
+        return Estimate(mean, float("nan"), float("nan"), float("nan"))
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(array))
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return Estimate(mean, error, mean - half, mean + half)
 
 
 def win_rate(differences: ArrayLike, clusters: ArrayLike) -> Interval:
@@ -137,12 +165,13 @@ def _resampled_means(
     sums, sizes = np.bincount(codes, values), np.bincount(codes).astype(float)
     if len(sums) == 1:
         return np.full(resamples, np.nan)
-    means = np.empty(resamples)
+    means, even = np.empty(resamples), bool((sizes == sizes[0]).all())
     rows = max(1, _DRAWS_AT_ONCE // len(sums))
     for start in range(0, resamples, rows):
         part = means[start : start + rows]
         drawn = generator.integers(len(sums), size=(len(part), len(sums)))
-        part[:] = sums[drawn].sum(1) / sizes[drawn].sum(1)
+        drawn_size = sizes[0] * len(sums) if even else sizes[drawn].sum(1)
+        part[:] = sums[drawn].sum(1) / drawn_size
     return means
 
 

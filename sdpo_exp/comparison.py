@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
@@ -17,35 +18,26 @@ from sdpo_exp.clustered import (
     win_rate,
 )
 from sdpo_exp.errors import UserError
-from sdpo_exp.statistics import Interval, holm, sign_test, wilcoxon_test
+from sdpo_exp.pairing import ImageKey as ImageKey
+from sdpo_exp.pairing import PromptKey as PromptKey
+from sdpo_exp.pairing import Score as Score
+from sdpo_exp.pairing import pair_by_key
+from sdpo_exp.statistics import Interval, holm, rank_correlation, sign_test, wilcoxon_test
 
 Test = Literal["sign", "wilcoxon"]
-_NAMED = 5  # keys in a message
 
 
-class PromptKey(NamedTuple):
-    """A prompt: the name of its set and its position there."""
+@dataclass(frozen=True)
+class Category:
+    """The part of a comparison that one category is; the attributes are those of `Comparison`."""
 
-    set: str
-    prompt: int
-
-
-class ImageKey(NamedTuple):
-    """An image: the prompt that it shows and the seed of the noise that it began with."""
-
-    set: str
-    prompt: int
-    seed: int
-
-    def __str__(self) -> str:
-        return f"(set {self.set}, prompt {self.prompt}, seed {self.seed})"
-
-
-class Score(NamedTuple):
-    """What a metric says of an image; higher is better."""
-
-    image: ImageKey
-    value: float
+    prompts: int
+    images: int
+    difference: Interval
+    wins: int
+    ties: int
+    losses: int
+    win_rate: Interval
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,8 @@ class Comparison:
             dropped if as many.
         p_wilcoxon: signed-rank test of the clusters' mean differences; zeros are dropped.
         macro: difference by category and the mean of these; None without categories.
+        macro_win_rate: the categories' win rates, averaged alike, with resampled prompts.
+        categories: each with its numbers; None without categories.
     """
 
     prompts: int
@@ -77,6 +71,8 @@ class Comparison:
     p_sign: float
     p_wilcoxon: float
     macro: MacroAverage | None = None
+    macro_win_rate: Interval | None = None
+    categories: Mapping[str, Category] | None = None
 
     def p_value(self, test: Test) -> float:
         """That of the named test."""
@@ -99,6 +95,46 @@ class ModelComparison:
     comparison: Comparison
     test: Test
     p_holm: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """A model's scores and the base's, by metric, of the same images.
+
+    Attributes:
+        model: its name.
+        base, scores: by the same metrics.
+        clusters, categories: as in `compare_pairs`.
+    """
+
+    model: str
+    base: Mapping[str, Sequence[Score]]
+    scores: Mapping[str, Sequence[Score]]
+    clusters: Mapping[PromptKey, str] | None = None
+    categories: Mapping[PromptKey, str] | None = None
+
+
+@dataclass(frozen=True)
+class MetricAverage:
+    """A model against the base over all metrics, which share the images.
+
+    Attributes:
+        model: its name.
+        metrics: their names.
+        prompts, images: as in `Comparison`.
+        win_rate: unweighted mean of the metrics' win rates. Its interval is the mean's over images
+            of what an image wins on average (1, 1/2 or 0 per metric), from resampled clusters, so
+            it knows that the metrics agree with each other.
+        correlations: Spearman's, of the clusters' mean differences, for every two metrics; nan
+            where all differences of one are equal.
+    """
+
+    model: str
+    metrics: tuple[str, ...]
+    prompts: int
+    images: int
+    win_rate: Interval
+    correlations: Mapping[tuple[str, str], float]
 
 
 def compare_pairs(
@@ -126,33 +162,29 @@ def compare_pairs(
         UserError: no scores; an image twice, or in one of a and b only; a score that is no number;
             a prompt without cluster or category.
     """
-    first, second = (_by_image(scores, name) for scores, name in zip((a, b), names, strict=True))
-    _require_same(first, second, names)
-    images = sorted(first)
-    prompts = [PromptKey(image.set, image.prompt) for image in images]
-    groups = _codes(prompts if clusters is None else _labels(clusters, prompts, "cluster"))
-    values_a, values_b = (np.array([s[image] for image in images]) for s in (first, second))
-    # The order is compared and not the difference, which rounds to zero between tiny numbers.
-    signs = (values_b > values_a).astype(float) - (values_b < values_a)
-    change = values_b - values_a
-    macro = None
-    if categories is not None:
-        kinds = _labels(categories, prompts, "category")
-        macro = macro_average(change, groups, kinds, seed=seed, resamples=resamples)
-    return Comparison(
+    paired = pair_by_key(a, b, names)
+    groups, signs, change = paired.groups(clusters), paired.signs, paired.b - paired.a
+    wins, ties, losses = _tally(signs)
+    found = Comparison(
         prompts=len(np.unique(groups)),
-        images=len(images),
-        mean_a=float(values_a.mean()),
-        mean_b=float(values_b.mean()),
+        images=len(paired.images),
+        mean_a=float(paired.a.mean()),
+        mean_b=float(paired.b.mean()),
         difference=bootstrap_mean(change, groups, seed=seed, resamples=resamples),
-        wins=int((signs > 0).sum()),
-        ties=int((signs == 0).sum()),
-        losses=int((signs < 0).sum()),
+        wins=wins,
+        ties=ties,
+        losses=losses,
         win_rate=win_rate(signs, groups),
         p_sign=sign_test(np.bincount(groups, signs)),
         p_wilcoxon=wilcoxon_test(cluster_means(change, groups)),
-        macro=macro,
     )
+    if categories is None:
+        return found
+    kinds = np.array(paired.labels(categories, "category"))
+    macro = macro_average(change, groups, kinds, seed=seed, resamples=resamples)
+    rates = macro_average((signs + 1) / 2, groups, kinds, seed=seed, resamples=resamples)
+    parts = _by_category(macro, signs, groups, kinds)
+    return replace(found, macro=macro, macro_win_rate=rates.average, categories=parts)
 
 
 def compare_models(
@@ -165,14 +197,28 @@ def compare_models(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[ModelComparison, ...]:
-    """Every model against the base by every metric, p values adjusted over all of them.
+    """Every model against the same scores of the base; see `compare_matches`.
 
     Args:
         base: scores by metric.
         models: the same of each model, by its name.
         clusters, categories, seed, resamples: as in `compare_pairs`.
+        test: as in `compare_matches`.
+    """
+    matches = [Match(model, base, scores, clusters, categories) for model, scores in models.items()]
+    return compare_matches(matches, test=test, seed=seed, resamples=resamples)
+
+
+def compare_matches(
+    matches: Sequence[Match], *, test: Test = "sign", seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[ModelComparison, ...]:
+    """Every model against the base by every metric, p values adjusted over all of them.
+
+    Args:
+        matches: one for each model.
         test: whose p values to adjust. One of them, named beforehand: the smaller of the two is
             no p value.
+        seed, resamples: as in `compare_pairs`.
 
     Returns:
         Model by model in the order given, and in each the metrics in the base's order.
@@ -181,80 +227,73 @@ def compare_models(
         UserError: a model's metrics are not the base's, or as in `compare_pairs`.
     """
     found = []
-    for model, scores in models.items():
-        if odd := sorted(base.keys() ^ scores.keys()):
+    for match in matches:
+        if odd := sorted(match.base.keys() ^ match.scores.keys()):
             raise UserError(
-                f"{model} and the base must have the same metrics; only one of them has "
+                f"{match.model} and the base must have the same metrics; only one of them has "
                 f"{', '.join(odd)}. Score both with the same metrics."
             )
-        for metric, reference in base.items():
-            names = (f"base, {metric}", f"{model}, {metric}")
+        for metric, reference in match.base.items():
             compared = compare_pairs(
                 reference,
-                scores[metric],
-                clusters,
-                categories,
-                names=names,
+                match.scores[metric],
+                match.clusters,
+                match.categories,
+                names=(f"base, {metric}", f"{match.model}, {metric}"),
                 seed=seed,
                 resamples=resamples,
             )
-            found.append((model, metric, compared))
+            found.append((match.model, metric, compared))
     adjusted = holm([compared.p_value(test) for *_, compared in found])
     return tuple(
         ModelComparison(*row, test, float(p)) for row, p in zip(found, adjusted, strict=True)
     )
 
 
-def _by_image(scores: Sequence[Score], name: str) -> dict[ImageKey, float]:
-    if not scores:
-        raise UserError(f"{name}: no scores to compare.")
-    found: dict[ImageKey, float] = {}
-    twice = []
-    for image, value in scores:
-        if image in found:
-            twice.append(image)
-        found[image] = float(value)
-    if twice:
-        raise UserError(f"{name}: scored more than once: {_some(twice)}. Leave one score of each.")
-    if broken := [image for image, value in found.items() if not np.isfinite(value)]:
-        raise UserError(
-            f"{name}: the score is not a finite number: {_some(broken)}. Score these images again, "
-            "or leave them out of both models."
+def average_metrics(
+    match: Match, *, seed: int = 0, resamples: int = RESAMPLES
+) -> MetricAverage | None:
+    """The mean of the metrics' win rates; None for one metric, or if they scored other images.
+
+    Args:
+        match: whose metrics all count alike.
+        seed, resamples: as in `compare_pairs`.
+
+    Raises:
+        UserError: as in `compare_pairs`.
+    """
+    paired = {name: pair_by_key(match.base[name], match.scores[name]) for name in match.base}
+    first, *others = paired.values()
+    if not others or any(other.images != first.images for other in others):
+        return None
+    groups = first.groups(match.clusters)
+    outcomes = np.mean([(of.signs + 1) / 2 for of in paired.values()], axis=0)
+    changes = {name: cluster_means(of.b - of.a, groups) for name, of in paired.items()}
+    return MetricAverage(
+        match.model,
+        tuple(paired),
+        prompts=len(np.unique(groups)),
+        images=len(first.images),
+        win_rate=bootstrap_mean(outcomes, groups, seed=seed, resamples=resamples),
+        correlations={
+            (one, other): rank_correlation(changes[one], changes[other])
+            for one, other in combinations(changes, 2)
+        },
+    )
+
+
+def _by_category(
+    macro: MacroAverage, signs: np.ndarray, groups: np.ndarray, kinds: np.ndarray
+) -> dict[str, Category]:
+    found = {}
+    for name, difference in macro.categories.items():
+        inside = kinds == name
+        own, clusters = signs[inside], groups[inside]
+        found[name] = Category(
+            len(np.unique(clusters)), len(own), difference, *_tally(own), win_rate(own, clusters)
         )
     return found
 
 
-def _require_same(
-    first: Mapping[ImageKey, float], second: Mapping[ImageKey, float], names: tuple[str, str]
-) -> None:
-    lone = [
-        f"only in {name}: {_some(keys)}"
-        for name, keys in zip(
-            names, (first.keys() - second.keys(), second.keys() - first.keys()), strict=True
-        )
-        if keys
-    ]
-    if lone:
-        raise UserError(
-            f"scores cannot be paired; {'; '.join(lone)}. Generate and score the same sets, "
-            "prompts and seeds for both."
-        )
-
-
-def _some(keys: Sequence[ImageKey] | set[ImageKey]) -> str:
-    ordered = sorted(keys)
-    rest = len(ordered) - _NAMED
-    shown = ", ".join(map(str, ordered[:_NAMED]))
-    return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def _labels(table: Mapping[PromptKey, str], prompts: Sequence[PromptKey], what: str) -> list[str]:
-    for prompt in prompts:
-        if prompt not in table:
-            raise UserError(f"no {what} for prompt {prompt.prompt} of set {prompt.set}.")
-    return [table[prompt] for prompt in prompts]
-
-
-def _codes(labels: Sequence[Hashable]) -> np.ndarray:
-    position = {label: code for code, label in enumerate(dict.fromkeys(labels))}
-    return np.array([position[label] for label in labels])
+def _tally(signs: np.ndarray) -> tuple[int, int, int]:
+    return int((signs > 0).sum()), int((signs == 0).sum()), int((signs < 0).sum())

@@ -150,6 +150,25 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's correlation: Pearson's of the ranks, equal values sharing their mean rank.
+
+    nan where there is nothing to rank: one row, or equal values only.
+
+    Args:
+        a, b: (n,) each, finite; rows belong together.
+
+    Raises:
+        ValueError: the shapes differ, or as in `sign_test`.
+    """
+    first, second = (stats.rankdata(finite_values(column)) for column in (a, b))
+    if first.shape != second.shape:
+        raise ValueError(f"a and b must have one shape, got {first.shape} and {second.shape}")
+    first, second = first - first.mean(), second - second.mean()
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum() / size) if size else float("nan")
+
+
 def finite_values(values: ArrayLike) -> np.ndarray:
     """The values as float64 (n,).
 

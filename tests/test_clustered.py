@@ -11,10 +11,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpo_exp.clustered import bootstrap_mean, cluster_means, macro_average, win_rate
-from sdpo_exp.statistics import wilson_interval
+from sdpo_exp.clustered import (
+    bootstrap_mean,
+    cluster_means,
+    clustered_estimate,
+    macro_average,
+    win_rate,
+)
+from sdpo_exp.statistics import estimate, wilson_interval
 
 ROWS = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 6)), min_size=1, max_size=20)
+
+
+def test_the_error_of_clusters_by_hand() -> None:
+    # Mean 12 / 6 = 2; sums of deviations -2, -1, 3: squares 14, times 3 / 2, root over 6.
+    found = clustered_estimate([1.0, 1.0, 2.0, 1.0, 3.0, 4.0], ["a", "a", "a", "b", "c", "c"])
+    error = math.sqrt(21) / 6
+    assert found[:2] == pytest.approx((2.0, error))
+    # t(0.975, 2) = 4.302653.
+    assert found[2:] == pytest.approx((2 - 4.302653 * error, 2 + 4.302653 * error))
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=12))
+def test_clusters_of_one_value_are_independent_values(values: list[int]) -> None:
+    found = clustered_estimate(values, range(len(values)))
+    assert found == pytest.approx(estimate(values), nan_ok=True)
+
+
+def test_copies_of_seeds_leave_the_error_and_one_cluster_has_none() -> None:
+    values = np.random.default_rng(0).normal(size=20)
+    often = clustered_estimate(values.repeat(3), np.arange(20).repeat(3))
+    assert often == pytest.approx(estimate(values))
+    alone = clustered_estimate([1.0, 3.0], ["cat", "cat"])
+    assert alone.mean == 2.0
+    assert all(map(math.isnan, alone[1:]))
+
+
+def test_the_clustered_interval_covers_the_truth_and_the_naive_one_does_not() -> None:
+    rows, prompts = simulate(20, 4, 1000)
+    clustered, naive = (
+        np.mean([found.low <= 0 <= found.high for found in map(of, rows)])
+        for of in (lambda row: clustered_estimate(row, prompts), estimate)
+    )
+    assert clustered == pytest.approx(0.95, abs=0.02)
+    assert naive < 0.8
 
 
 def test_a_tie_is_half_a_win_and_stays_in_the_number() -> None:
@@ -203,7 +243,7 @@ def test_a_category_of_one_prompt_leaves_the_average_without_interval() -> None:
     assert found.categories["a"] == (1.5, 1.0, 2.0)
 
 
-@pytest.mark.parametrize("function", [win_rate, cluster_means, bootstrap_mean])
+@pytest.mark.parametrize("function", [win_rate, cluster_means, bootstrap_mean, clustered_estimate])
 def test_bad_rows_are_refused(function: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="row 1 is nan"):
         function([1.0, math.nan], [0, 1])

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from sdpo_exp.comparison import (
     Comparison,
     ImageKey,
+    Match,
     PromptKey,
     Score,
+    average_metrics,
+    compare_matches,
     compare_models,
     compare_pairs,
 )
@@ -153,6 +156,21 @@ def test_categories_have_their_own_means_and_one_of_equal_weight() -> None:
     assert found.macro.average.value == 1.0
 
 
+def test_categories_have_their_own_win_rates_and_numbers() -> None:
+    found = compare_pairs(BASE, TUNED, categories=table(["photo", "anime", "anime", "anime"]))
+    assert found.categories is not None
+    photo, anime = found.categories["photo"], found.categories["anime"]
+    assert (photo.prompts, photo.images, photo.wins, photo.ties, photo.losses) == (1, 2, 2, 0, 0)
+    assert (anime.prompts, anime.images, anime.wins, anime.ties, anime.losses) == (3, 6, 1, 3, 2)
+    assert photo.win_rate == pytest.approx(wilson_interval(1.0, 1))
+    assert anime.win_rate == pytest.approx(wilson_interval(2.5 / 6, 3))
+    assert found.macro is not None
+    assert anime.difference == found.macro.categories["anime"]
+    assert found.macro_win_rate is not None
+    assert found.macro_win_rate.value == pytest.approx((1.0 + 2.5 / 6) / 2)
+    assert math.isnan(found.macro_win_rate.low)  # photo is one prompt
+
+
 def refusal(a: Sequence[Score], b: Sequence[Score], **options: object) -> str:
     with pytest.raises(UserError) as caught:
         compare_pairs(a, b, names=("base", "tuned"), **options)
@@ -237,3 +255,72 @@ def test_a_broken_score_is_told_with_model_and_metric() -> None:
     broken = {**base, "beauty": [*base["beauty"][:-1], base["beauty"][-1]._replace(value=math.nan)]}
     with pytest.raises(UserError, match=r"^dpo, beauty: .*prompt 24"):
         compare_models(base, {"dpo": broken}, resamples=10)
+
+
+def test_models_may_meet_the_base_in_other_images() -> None:
+    base = metrics(0.0)
+    few = {name: rows[:10] for name, rows in base.items()}
+    matches = [Match("all", base, shifted(base, 0.5)), Match("few", few, shifted(few, 0.5))]
+    rows = compare_matches(matches, resamples=50)
+    assert [row.comparison.images for row in rows] == [25, 25, 10, 10]
+    assert [row.p_holm for row in rows] == pytest.approx(
+        list(holm([row.comparison.p_sign for row in rows]))
+    )
+
+
+def outcomes(*rows: Sequence[float]) -> Match:
+    """Metrics whose differences from a base of zeros are the rows."""
+    names = [f"m{i}" for i in range(len(rows))]
+    base = {name: of_prompts([0.0] * len(rows[0])) for name in names}
+    return Match("sdpo", base, dict(zip(names, map(of_prompts, rows), strict=True)))
+
+
+def test_the_average_of_the_metrics_is_the_unweighted_mean_of_their_win_rates() -> None:
+    match = outcomes([1.0, 2.0, 0.0, -1.0], [1.0, 9.0, 3.0, 0.0], [0.0, 1.0, -2.0, -3.0])
+    found = average_metrics(match)
+    assert found is not None
+    # 2.5 / 4, 3.5 / 4 and 1.5 / 4.
+    assert found.win_rate.value == pytest.approx(2.5 / 4)
+    assert (found.metrics, found.prompts, found.images) == (("m0", "m1", "m2"), 4, 4)
+    rates = [row.comparison.win_rate.value for row in compare_matches([match], resamples=10)]
+    assert found.win_rate.value == pytest.approx(np.mean(rates))
+    # Ranks 3, 4, 2, 1 against 2, 4, 3, 1: 1 - 6 * 2 / (4 * 15).
+    assert found.correlations["m0", "m1"] == pytest.approx(0.8)
+
+
+def test_metrics_that_agree_do_not_narrow_the_interval_and_independent_ones_do() -> None:
+    generator = np.random.default_rng(0)
+    one, *others = generator.normal(size=(4, 400))
+    agreeing, independent = (
+        average_metrics(outcomes(one, *rows), resamples=2000) for rows in ([one] * 3, others)
+    )
+    assert agreeing is not None
+    assert independent is not None
+    half = 1.96 * 0.5 / math.sqrt(400)
+    for found, width in ((agreeing, 2 * half), (independent, half)):
+        assert found.win_rate.high - found.win_rate.low == pytest.approx(width, rel=0.1)
+
+
+def test_the_average_of_metrics_resamples_prompts_and_not_seeds() -> None:
+    rows = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(2, 60))
+    once = outcomes(*rows)
+    often = {
+        which: {
+            name: [Score(x.image._replace(seed=seed), x.value) for x in column for seed in range(3)]
+            for name, column in scores_of.items()
+        }
+        for which, scores_of in (("base", once.base), ("scores", once.scores))
+    }
+    found, repeated = average_metrics(once), average_metrics(Match("sdpo", **often))
+    assert found is not None
+    assert repeated is not None
+    assert repeated.win_rate == pytest.approx(found.win_rate)
+    assert (repeated.prompts, repeated.images) == (60, 180)
+
+
+def test_one_metric_or_metrics_of_other_images_have_no_average() -> None:
+    assert average_metrics(outcomes([1.0, 2.0])) is None
+    mixed = outcomes([1.0, 2.0], [1.0, 2.0])
+    fewer = {name: {**of, "m1": of["m1"][:1]} for name, of in
+             (("base", mixed.base), ("scores", mixed.scores))}  # fmt: skip
+    assert average_metrics(Match("sdpo", **fewer)) is None

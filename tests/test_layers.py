@@ -22,6 +22,9 @@ RANKS = {
         "hub",
         "precision",
         "trained_state",
+        "scores",
+        "pairing",
+        "per_prompt",
     ),
     1: ("objectives", "safeguard", "models", "data", "metrics", "gradient_rules"),
     2: ("training", "generation", "callbacks", "memory"),
@@ -29,7 +32,18 @@ RANKS = {
     4: ("config", "cli"),
 }
 # One command per root module, and all of them thin.
-COMMANDS = ("__main__", "__init__", "pretrain", "generate", "sample_pairs", "export", "check_data")
+COMMANDS = (
+    "__main__",
+    "__init__",
+    "pretrain",
+    "generate",
+    "evaluate",
+    "compare",
+    "relabel",
+    "sample_pairs",
+    "export",
+    "check_data",
+)
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -55,7 +69,7 @@ def allowed(room: str, other: str) -> bool:
     if room == other or other == "__init__":
         return True
     if room == "reports":
-        return other in ("statistics", "clustered", "comparison")
+        return other in ("statistics", "clustered", "comparison", "scores")
     if other == "reports":
         return room == "cli"
     if room == "training":

@@ -15,6 +15,7 @@ from sdpo_exp.statistics import (
     estimate,
     holm,
     paired_change,
+    rank_correlation,
     sign_test,
     wilcoxon_test,
     wilson_interval,
@@ -212,3 +213,25 @@ def test_holm_refuses_what_is_no_p_value(p_values: list[float]) -> None:
 def test_a_value_that_is_no_number_is_refused_with_its_row(test: Test, broken: float) -> None:
     with pytest.raises(ValueError, match="row 1 is"):
         test([1.0, broken])
+
+
+def test_rank_correlation_by_hand() -> None:
+    # Ranks 1, 2, 3, 4 and 2, 1, 4, 3: squared differences sum to 4; 1 - 6 * 4 / (4 * 15).
+    assert rank_correlation([1.0, 2.0, 3.0, 9.0], [5.0, 4.0, 80.0, 7.0]) == pytest.approx(0.6)
+    assert rank_correlation([1.0, 2.0, 3.0], [-1.0, -8.0, -9.0]) == pytest.approx(-1.0)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=20))
+def test_rank_correlation_is_scipys(rows: list[tuple[int, int]]) -> None:
+    first, second = zip(*rows, strict=True)
+    found = rank_correlation(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(float(stats.spearmanr(first, second).statistic))
+
+
+def test_rank_correlation_needs_rows_that_belong_together() -> None:
+    assert math.isnan(rank_correlation([1.0], [2.0]))
+    with pytest.raises(ValueError, match="one shape"):
+        rank_correlation([1.0, 2.0], [1.0])

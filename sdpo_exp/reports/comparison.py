@@ -3,90 +3,188 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sdpo_exp.comparison import Comparison, ModelComparison
+from sdpo_exp.comparison import Category, Comparison, MetricAverage, ModelComparison
 from sdpo_exp.statistics import Interval
 
+_SCALED = "scaled: mean a, mean b"
 _HEADER = (
     "metric",
     "n prompts",
     "n images",
     "mean a",
     "mean b",
+    _SCALED,
     "difference [95 %]",
+    "won / tied / lost",
     "win rate [95 %]",
     "p sign",
     "p Wilcoxon",
     "Holm p",
 )
+_CATEGORY_HEADER = (
+    "metric",
+    "category",
+    "n prompts",
+    "n images",
+    "difference [95 %]",
+    "won / tied / lost",
+    "win rate [95 %]",
+)
 _TESTS = {"sign": "the sign test", "wilcoxon": "Wilcoxon's test"}
 _DECIMALS = range(2, 7)
+# What begins something in markdown or HTML; an underscore inside a word does not.
+_MARKUP = re.compile(r"[\\`*\[\]<>|#~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def comparison_content(rows: Sequence[ModelComparison]) -> dict[str, Any]:
+def comparison_content(
+    rows: Sequence[ModelComparison], averages: Sequence[MetricAverage] = ()
+) -> dict[str, Any]:
     """What the comparisons found, for `json.dump`; numbers that do not exist are None.
 
     Returns:
         `holm_over` and `comparisons`, the number and list of comparisons; each with `model` and
         `metric`, the fields of `Comparison` under their names, intervals as `value`, `low` and
-        `high`, and `holm_test` and `p_holm`.
+        `high`, and `holm_test` and `p_holm`. `averages` holds those over the metrics, and in
+        `correlations` Spearman's of every two of them.
     """
-    return {"holm_over": len(rows), "comparisons": [_content(row) for row in rows]}
+    return {
+        "holm_over": len(rows),
+        "comparisons": [_content(row) for row in rows],
+        "averages": [_average_content(average) for average in averages],
+    }
 
 
-def comparison_page(rows: Sequence[ModelComparison], *, base: str = "base") -> str:
+def comparison_page(
+    rows: Sequence[ModelComparison],
+    *,
+    base: str = "base",
+    averages: Sequence[MetricAverage] = (),
+    scales: Mapping[str, float] | None = None,
+    sources: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
     """Markdown: a table for each model, then its categories where there are any, then the terms.
 
     Args:
         rows: as `compare_models` returns them.
         base: name of what the models are compared with.
+        averages: over the metrics, of the models that have one.
+        scales: by metric, what means are multiplied by in a column that says so.
+        sources: by model, where its scores come from.
+        notes: what to know before reading the numbers.
     """
     lines: list[str] = []
+    if sources:
+        named = [(_escaped(name), _escaped(path)) for name, path in sources.items()]
+        lines += ["# Comparison", "", *_table(("model", "scores"), named), ""]
+    lines += [line for note in notes for line in (f"- {_escaped(note)}", "")]
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
-        lines += [f"## {_cell(model)} (b) against {_cell(base)} (a)", ""]
-        lines += [*_table(_HEADER, [_row(row) for row in own]), ""]
-        if any(row.comparison.macro for row in own):
-            lines += [*_table(("metric", "category", "difference [95 %]"), _categories(own)), ""]
-    return "\n".join([*lines, *_terms(rows)]) + "\n"
+        average = next((a for a in averages if a.model == model), None)
+        lines += [f"## {_escaped(model)} (b) against {_escaped(base)} (a)", ""]
+        lines += [*_model_table(own, average, scales or {}), ""]
+        if any(row.comparison.categories for row in own):
+            lines += [*_table(_CATEGORY_HEADER, _categories(own)), ""]
+        if average is not None:
+            lines += [*_correlations(average), ""]
+    return "\n".join([*lines, *_terms(rows, averages)]) + "\n"
 
 
-def _terms(rows: Sequence[ModelComparison]) -> Iterator[str]:
+def _terms(rows: Sequence[ModelComparison], averages: Sequence[MetricAverage]) -> Iterator[str]:
     yield "Scores as the metrics give them, unscaled. Difference: b - a, mean over the images,"
     yield "interval from resampled prompts. Win rate of b over the images: ties are half a win."
     yield "Both tests are two-sided and take a prompt with all its seeds as one observation;"
     yield "undecided prompts are dropped."
+    if averages:
+        yield "Mean of the metrics: each counts alike; interval from resampled prompts, as the"
+        yield "metrics share the images."
     if rows:
         tests = " and ".join(_TESTS[test] for test in dict.fromkeys(row.test for row in rows))
         yield f"Holm p: that of {tests}, adjusted for the {len(rows)} on this page."
 
 
-def _row(row: ModelComparison) -> tuple[str, ...]:
+def _model_table(
+    rows: Sequence[ModelComparison], average: MetricAverage | None, scales: Mapping[str, float]
+) -> list[str]:
+    lines = [_row(row, scales.get(row.metric, 1.0)) for row in rows]
+    if average is not None:
+        lines.append(
+            {
+                "metric": f"mean of the {len(average.metrics)} metrics",
+                "n prompts": str(average.prompts),
+                "n images": str(average.images),
+                "win rate [95 %]": _interval(average.win_rate, 3),
+            }
+        )
+    header = [name for name in _HEADER if name != _SCALED or any(line.get(name) for line in lines)]
+    return _table(header, [[line.get(name, "") for name in header] for line in lines])
+
+
+def _row(row: ModelComparison, scale: float) -> dict[str, str]:
     found = row.comparison
     places = _places(found)
-    return (
-        row.metric,
-        str(found.prompts),
-        str(found.images),
-        f"{found.mean_a:.{places}f}",
-        f"{found.mean_b:.{places}f}",
-        _interval(found.difference, places, "+"),
-        _interval(found.win_rate, 3),
-        *(_p(p) for p in (found.p_sign, found.p_wilcoxon, row.p_holm)),
-    )
+    return {
+        "metric": _escaped(row.metric),
+        "n prompts": str(found.prompts),
+        "n images": str(found.images),
+        "mean a": f"{found.mean_a:.{places}f}",
+        "mean b": f"{found.mean_b:.{places}f}",
+        _SCALED: "" if scale == 1 else _scaled(found, places, scale),
+        "difference [95 %]": _interval(found.difference, places, "+"),
+        "won / tied / lost": _tally(found),
+        "win rate [95 %]": _interval(found.win_rate, 3),
+        "p sign": _p(found.p_sign),
+        "p Wilcoxon": _p(found.p_wilcoxon),
+        "Holm p": _p(row.p_holm),
+    }
+
+
+def _scaled(found: Comparison, places: int, scale: float) -> str:
+    """Both means times the scale, with as many significant digits, and the scale itself."""
+    left = max(places - round(math.log10(scale)), 0)
+    return f"x{scale:g}: {scale * found.mean_a:.{left}f}, {scale * found.mean_b:.{left}f}"
 
 
 def _categories(rows: Sequence[ModelComparison]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        if (macro := row.comparison.macro) is None:
+        found, metric = row.comparison, _escaped(row.metric)
+        if found.categories is None or found.macro is None or found.macro_win_rate is None:
             continue
-        places = _places(row.comparison)
-        named = [*macro.categories.items(), ("mean of the categories", macro.average)]
-        lines += [(row.metric, name, _interval(value, places, "+")) for name, value in named]
+        places = _places(found)
+        lines += [
+            (
+                metric,
+                _escaped(name),
+                str(part.prompts),
+                str(part.images),
+                _interval(part.difference, places, "+"),
+                _tally(part),
+                _interval(part.win_rate, 3),
+            )
+            for name, part in found.categories.items()
+        ]
+        means = (
+            _interval(found.macro.average, places, "+"),
+            "",
+            _interval(found.macro_win_rate, 3),
+        )
+        lines.append((metric, "mean of the categories", "", "", *means))
     return lines
+
+
+def _correlations(average: MetricAverage) -> list[str]:
+    """Lower triangle: the metrics against each other, by the prompts' differences."""
+    rows = []
+    for i, metric in enumerate(average.metrics):
+        cells = [_number(average.correlations[other, metric]) for other in average.metrics[:i]]
+        rows.append([_escaped(metric), *cells, *[""] * (len(average.metrics) - i)])
+    header = ["rank correlation of the differences", *map(_escaped, average.metrics)]
+    return _table(header, rows)
 
 
 def _places(found: Comparison) -> int:
@@ -104,32 +202,49 @@ def _interval(found: Interval, places: int, sign: str = "") -> str:
     return f"{value} [{found.low:{sign}.{places}f}, {found.high:{sign}.{places}f}]"
 
 
+def _tally(found: Comparison | Category) -> str:
+    return f"{found.wins} / {found.ties} / {found.losses}"
+
+
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "none"
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(map(_cell, line))} |" for line in lines]
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def _escaped(text: str) -> str:
+    """A name or a sentence of a user's on one line, where nothing of it is markup."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
 def _content(row: ModelComparison) -> dict[str, Any]:
-    found = dict(vars(row.comparison))
-    macro = found.pop("macro")
-    content: dict[str, Any] = {"model": row.model, "metric": row.metric}
-    content |= {name: _plain(value) for name, value in found.items()}
-    content["macro"] = macro and {
-        "average": _plain(macro.average),
-        "categories": {name: _plain(value) for name, value in macro.categories.items()},
-    }
-    return content | {"holm_test": row.test, "p_holm": row.p_holm}
+    found = {name: _plain(value) for name, value in vars(row.comparison).items()}
+    named = {"model": row.model, "metric": row.metric}
+    return {**named, **found, "holm_test": row.test, "p_holm": row.p_holm}
 
 
-def _plain(value: Interval | float) -> dict[str, float | None] | float:
+def _average_content(average: MetricAverage) -> dict[str, Any]:
+    correlations = [
+        {"metrics": list(pair), "spearman": _plain(value)}
+        for pair, value in average.correlations.items()
+    ]
+    return {**_plain(vars(average)), "correlations": correlations}
+
+
+def _plain(value: Any) -> Any:
+    """Records as mappings by their fields' names, and None for what is no number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Interval):
-        return {k: v if math.isfinite(v) else None for k, v in value._asdict().items()}
-    return value
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items() if isinstance(key, str)}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return _plain(vars(value)) if hasattr(value, "__dict__") else value

@@ -1,0 +1,244 @@
+"""`python -m sdpo_exp.compare`: models against a base, by the scores of the same prompts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from sdpo_exp.bounds import NonNegativeInt, PositiveInt
+from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.compare_matches import Choices, Plan, plan
+from sdpo_exp.cli.compare_sources import Source, read_source, with_names
+from sdpo_exp.config.check import check_keys
+from sdpo_exp.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from sdpo_exp.comparison import MetricAverage, ModelComparison
+
+KEYS: dict[str, Any] = {
+    "paths": list[str],
+    "names": list[str] | None,
+    "only": list[str] | None,
+    "by": str | None,
+    "pairing": Literal["auto", "prompt"],
+    "cluster": Literal["text", "prompt"],
+    "test": Literal["sign", "wilcoxon"],
+    "resamples": PositiveInt,
+    "seed": NonNegativeInt,
+    "folder": str,
+}
+_log = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """What was found out."""
+
+    rows: Sequence[ModelComparison]
+    averages: Sequence[MetricAverage]
+
+
+def main() -> None:
+    """Entry point of `python -m sdpo_exp.compare`."""
+    try:
+        gather_paths(sys.argv)
+    except UserError as error:
+        sys.exit(str(error))
+    run_command("compare", compare, check_compare, check_paths)
+
+
+def gather_paths(argv: list[str]) -> None:
+    """Turn bare paths into one `paths=[...]` for Hydra, in place, whatever they are called.
+
+    A path is what has no equals sign, or lies on the disk, or has a slash before its equals sign;
+    what begins with a key of ours is a value, even if a file is called so (write `./seed=1`).
+
+    Raises:
+        UserError: bare paths, and `paths=` as well.
+    """
+    given = get_args_parser().parse_args(argv[1:]).overrides
+    paths = [argument for argument in given if _is_path(argument)]
+    if not paths:
+        return
+    if any(argument.lstrip("+").startswith("paths=") for argument in given):
+        raise UserError(f"paths= and {paths[0]}: give the paths in one way, not in both")
+    quoted = (QuotedString(path, Quote.single).with_quotes() for path in paths)
+    rest = [argument for argument in given if not _is_path(argument)]
+    # Hydra's flags stand before or behind all the rest, and may have values of their own.
+    starts = [i for i in range(1, len(argv)) if argv[i : i + len(given)] == given]
+    argv[starts[-1] : starts[-1] + len(given)] = [f"paths=[{','.join(quoted)}]", *rest]
+
+
+def _is_path(argument: str) -> bool:
+    key, equals, _ = argument.partition("=")
+    name = key.lstrip("+~")
+    if equals and (name in KEYS or name.startswith(("hydra.", "hydra/"))):
+        return False
+    return not equals or "/" in key or Path(argument).exists()
+
+
+def check_compare(config: DictConfig) -> list[str]:
+    """All that can be wrong: keys, types, a folder that is there, paths, pairs, metrics, labels."""
+    problems = check_keys(config, KEYS)
+    if problems:
+        return problems
+    if Path(config.folder).exists():
+        problems.append(f"folder={config.folder} exists; give another folder")
+    problems += _wrong_names(config)
+    sources, unreadable = _sources(config)
+    problems += unreadable
+    if not problems and len(sources) > 1:
+        problems += _plan(config, sources).problems
+    return problems
+
+
+def check_paths(config: DictConfig) -> list[str]:
+    """Two paths are needed to run, but not to look at the configuration."""
+    if len(config.paths) > 1:
+        return []
+    return [
+        "paths: which models? At least two folders of python -m sdpo_exp.evaluate, the base first; "
+        f"got {list(config.paths) or 'none'}"
+    ]
+
+
+def compare(config: DictConfig) -> None:
+    """Compare, write and print; see `conf/compare.yaml`.
+
+    Raises:
+        UserError: the paths no longer hold what they held, or the folder cannot be written.
+    """
+    from sdpo_exp.comparison import average_metrics, compare_matches
+
+    sources, problems = _sources(config)
+    found = _plan(config, sources)
+    if problems := [*problems, *found.problems]:
+        raise UserError("\n".join(problems))
+    draws = {"seed": config.seed, "resamples": config.resamples}
+    rows = compare_matches(found.matches, test=config.test, **draws)
+    averages = [average_metrics(match, **draws) for match in found.matches]
+    told = Told(rows, [average for average in averages if average is not None])
+    folder = _folder(config)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        page = _write(partial, config, sources, found, told)
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"folder={folder}: cannot be written ({first_line(error)})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _log.info("%s", page)
+    _log.info("comparison.md, .json and .png: %s", os.path.relpath(folder))
+
+
+def _write(
+    folder: Path, config: DictConfig, sources: Sequence[Source], found: Plan, told: Told
+) -> str:
+    from sdpo_exp.reports.comparison import comparison_content, comparison_page
+    from sdpo_exp.reports.comparison_plot import plot_comparison
+
+    base = sources[0].name
+    page = comparison_page(
+        told.rows,
+        base=base,
+        averages=told.averages,
+        scales=_scales(sources),
+        sources={source.name: source.path for source in sources},
+        notes=found.notes,
+    )
+    (folder / "comparison.md").write_text(page, encoding="utf-8")
+    content = _describe(config, sources, found) | comparison_content(told.rows, told.averages)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "comparison.json").write_text(f"{text}\n", encoding="utf-8")
+    plot_comparison(folder / "comparison.png", told.rows, told.averages, base=base)
+    return page
+
+
+def _describe(config: DictConfig, sources: Sequence[Source], found: Plan) -> dict[str, Any]:
+    """What was compared, and how; the base first."""
+    kept = ("model", "prompts", "protocol")
+    return {
+        "models": [
+            {"name": s.name, "path": s.path, **{key: _valid(s.said(key)) for key in kept}}
+            for s in sources
+        ],
+        "settings": {
+            **{key: config[key] for key in ("pairing", "cluster", "test", "resamples", "seed")},
+            "by": found.axis,
+        },
+        "notes": list(found.notes),
+    }
+
+
+def _valid(value: Any) -> Any:
+    """The same as strict JSON: samplers have infinite settings, which become texts."""
+    if isinstance(value, dict):
+        return {key: _valid(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_valid(inner) for inner in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _scales(sources: Sequence[Source]) -> dict[str, float]:
+    """What printed means are multiplied by, of the metrics that an evaluation says it of."""
+    said = {
+        metric: source.said("metrics", metric, "display_scale")
+        for source in reversed(sources)
+        for metric in source.table.scores
+    }
+    return {m: float(s) for m, s in said.items() if isinstance(s, int | float) and s > 0}
+
+
+def _sources(config: DictConfig) -> tuple[list[Source], list[str]]:
+    """What can be read of the paths, and why the rest cannot."""
+    sources, problems = [], []
+    for path in config.paths:
+        try:
+            sources.append(read_source(path, config.only or ()))
+        except UserError as error:
+            problems.append(str(error))
+    fits = config.names is not None and len(config.names) == len(sources)
+    return with_names(sources, config.names if fits else None), problems
+
+
+def _wrong_names(config: DictConfig) -> list[str]:
+    if config.names is None:
+        return []
+    if len(config.names) != len(config.paths):
+        return [
+            f"names: {len(config.names)} names for {len(config.paths)} paths; give one for each"
+        ]
+    twice = [name for name, count in Counter(config.names).items() if count > 1]
+    return [f"names: {', '.join(twice)} stands for several models; give each its own"] * bool(twice)
+
+
+def _plan(config: DictConfig, sources: Sequence[Source]) -> Plan:
+    return plan(
+        sources[0],
+        sources[1:],
+        Choices(config.only, config.by, config.cluster, config.pairing),
+    )
+
+
+def _folder(config: DictConfig) -> Path:
+    hydra = HydraConfig.get()
+    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
+    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
+    if folder.exists():
+        raise UserError(f"folder={folder} exists; give another folder")
+    return folder

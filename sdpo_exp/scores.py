@@ -1,0 +1,257 @@
+"""Scores in files: `scores.parquet`, a row per image and metric, and public JSON manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdpo_exp.comparison import ImageKey, PromptKey, Score
+from sdpo_exp.errors import UserError, first_line
+
+SCORES_FILE = "scores.parquet"
+EVALUATION_FILE = "evaluation.json"  # beside it: which model, which prompts, which scorers
+_COLUMNS = {
+    "set": pa.string(),
+    "index": pa.int64(),
+    "seed": pa.int64(),
+    "prompt": pa.string(),
+    "metric": pa.string(),
+    "score": pa.float32(),
+}
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of one model's images.
+
+    Attributes:
+        scores: by metric, in the order of the file.
+        texts: the prompts' texts.
+        labels: by axis, such as `category`, what a prompt is filed under.
+    """
+
+    scores: Mapping[str, Sequence[Score]]
+    texts: Mapping[PromptKey, str]
+    labels: Mapping[str, Mapping[PromptKey, str]]
+
+
+def write_scores(path: Path, table: ScoreTable) -> None:
+    """Write a table, complete or not at all; scores are stored as float32, as scorers give them.
+
+    A prompt without a label on some axis has null there.
+    """
+    rows: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *table.labels)}
+    for metric, scores in table.scores.items():
+        for image, value in scores:
+            prompt = PromptKey(image.set, image.prompt)
+            values = (*image, table.texts[prompt], metric, value)
+            for name, cell in zip(_COLUMNS, values, strict=True):
+                rows[name].append(cell)
+            for axis, by_prompt in table.labels.items():
+                rows[axis].append(by_prompt.get(prompt))
+    schema = pa.schema({**_COLUMNS, **dict.fromkeys(table.labels, pa.string())})
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(pa.table(rows, schema=schema), partial)
+    partial.replace(path)
+
+
+class ManifestScores(NamedTuple):
+    """What a manifest says of its images.
+
+    Attributes:
+        table: the scores; without any, the images' prompts all the same.
+        by_index: the entries say set, index and seed; otherwise only prompts tell images apart.
+        dropped: entries whose prompt is no text, or that have no path of an image.
+        numbers: further fields that hold numbers, which may be scores or not.
+    """
+
+    table: ScoreTable
+    by_index: bool
+    dropped: int
+    numbers: tuple[str, ...]
+
+
+class _Entry(NamedTuple):
+    """An entry of a manifest that counts: its place there, and what it says."""
+
+    place: int
+    image: ImageKey
+    prompt: str
+    scores: Mapping[str, float]
+    numbers: Mapping[str, float]
+    fields: Mapping[str, Any]
+
+    @property
+    def key(self) -> PromptKey:
+        return PromptKey(self.image.set, self.image.prompt)
+
+
+def read_scores(path: Path) -> ScoreTable:
+    """Read what `write_scores` wrote; any further column of texts is an axis of labels.
+
+    Raises:
+        UserError: unreadable, a column is missing or of another type, a cell is empty, there is no
+            row, or a prompt has two texts.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read as scores ({first_line(error)})") from None
+    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+        raise UserError(f"{path}: not a table of scores: no column {', '.join(missing)}")
+    if not table.num_rows:
+        raise UserError(f"{path}: holds no scores; it has no rows")
+    if empty := [name for name in _COLUMNS if table[name].null_count]:
+        raise UserError(f"{path}: not a table of scores: empty cells in {', '.join(empty)}")
+    kinds = {**_COLUMNS, "score": pa.float64()}  # whoever wrote more digits keeps them
+    try:
+        columns = {name: table[name].cast(kind).to_pylist() for name, kind in kinds.items()}
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: not a table of scores ({first_line(error)})") from None
+    prompts = [PromptKey(*key) for key in zip(columns["set"], columns["index"], strict=True)]
+    scores: dict[str, list[Score]] = {}
+    for row, prompt in enumerate(prompts):
+        image = ImageKey(*prompt, columns["seed"][row])
+        scores.setdefault(columns["metric"][row], []).append(Score(image, columns["score"][row]))
+    labels = {axis: table[axis].to_pylist() for axis in _axes(table)}
+    return ScoreTable(
+        scores,
+        _texts(path, zip(prompts, columns["prompt"], strict=True)),
+        {
+            axis: {k: v for k, v in zip(prompts, cells, strict=True) if v}
+            for axis, cells in labels.items()
+        },
+    )
+
+
+def read_manifest_scores(path: Path, fields: Sequence[str] = ()) -> ManifestScores:
+    """Scores in a manifest: a JSON list of `{prompt, gen_image_path, metadata, ...}`.
+
+    Scores are the numbers of an entry's `scores`, a mapping by metric; the numbers of the entry
+    itself that are called `<metric>_score`, under that name; and what `fields` names, in the entry
+    or its `metadata`. Texts in `metadata` are labels. As in the public scripts, an entry counts if
+    its prompt is a text and its image path, or the first filled one of a list of them, is one.
+
+    Args:
+        path: of the JSON file; an image's set is named after it, its index is its place among the
+            entries that count, unless all entries say `set`, `index` and `seed`.
+        fields: further fields to take as scores.
+
+    Raises:
+        UserError: no manifest, no entry that counts, or one without a metric that others have.
+    """
+    raw = _read_entries(path)
+    by_index = all({"set", "index", "seed"} <= entry.keys() for entry in raw)
+    entries: list[_Entry] = []
+    for place, given in enumerate(raw):
+        prompt = given.get("prompt")
+        if isinstance(prompt, str) and image_path(given.get("gen_image_path")):
+            counted = ImageKey(path.stem, len(entries), 0)
+            image = _own_key(path, place, given) if by_index else counted
+            entries.append(_Entry(place, image, prompt, *_numbers(given, fields), given))
+    if not entries:
+        raise UserError(f"{path}: no entry with a prompt and the path of an image")
+    table = ScoreTable(
+        _scores(path, entries),
+        _texts(path, ((entry.key, entry.prompt) for entry in entries)),
+        _labels(entries),
+    )
+    numbers = dict.fromkeys(name for entry in entries for name in entry.numbers)
+    return ManifestScores(table, by_index, len(raw) - len(entries), tuple(numbers))
+
+
+def image_path(value: Any) -> str | None:
+    """The path of an entry's image: a text, or the first filled one of a list; else None."""
+    if isinstance(value, list):
+        value = next((item for item in value if isinstance(item, str) and item), None)
+    return value if isinstance(value, str) and value else None
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as a manifest ({first_line(error)})") from None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(
+            f"{path}: no manifest; one is a JSON list of objects with prompt and gen_image_path"
+        )
+    return entries
+
+
+def _own_key(path: Path, place: int, entry: Mapping[str, Any]) -> ImageKey:
+    try:
+        return ImageKey(str(entry["set"]), int(entry["index"]), int(entry["seed"]))
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: entry {place}: index and seed must be whole numbers") from None
+
+
+def _scores(path: Path, entries: Sequence[_Entry]) -> dict[str, list[Score]]:
+    found: dict[str, list[Score]] = {name: [] for entry in entries for name in entry.scores}
+    for entry in entries:
+        if missing := sorted(found.keys() - entry.scores.keys()):
+            raise UserError(
+                f"{path}: entry {entry.place} has no {', '.join(missing)}, and others do"
+            )
+        for name, column in found.items():
+            column.append(Score(entry.image, entry.scores[name]))
+    return found
+
+
+def _labels(entries: Sequence[_Entry]) -> dict[str, dict[PromptKey, str]]:
+    found: dict[str, dict[PromptKey, str]] = {}
+    for entry in entries:
+        for axis, value in _mapping(entry.fields.get("metadata")).items():
+            if isinstance(value, str) and value:
+                found.setdefault(axis, {})[entry.key] = value
+    return found
+
+
+def _numbers(
+    entry: Mapping[str, Any], fields: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The scores of an entry, and its other numbers."""
+    metadata, top = _numeric(entry.get("metadata")), _numeric(entry)
+    loose = {**metadata, **{k: v for k, v in top.items() if k not in ("index", "seed")}}
+    scores = {k: v for k, v in top.items() if k.endswith("_score")}
+    scores |= {name: {**metadata, **top}[name] for name in fields if name in metadata | top}
+    scores |= _numeric(entry.get("scores"))
+    return scores, {k: v for k, v in loose.items() if k not in scores}
+
+
+def _numeric(value: Any) -> dict[str, float]:
+    return {
+        name: float(cell)
+        for name, cell in _mapping(value).items()
+        if isinstance(cell, int | float) and not isinstance(cell, bool)
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _axes(table: pa.Table) -> list[str]:
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+    return [
+        field.name
+        for field in table.schema
+        if field.name not in _COLUMNS and any(kind(field.type) for kind in texts)
+    ]
+
+
+def _texts(path: Path, pairs: Iterable[tuple[PromptKey, str]]) -> dict[PromptKey, str]:
+    found: dict[PromptKey, str] = {}
+    for prompt, text in pairs:
+        if found.setdefault(prompt, text) != text:
+            raise UserError(
+                f"{path}: prompt {prompt.prompt} of set {prompt.set} has two texts, "
+                f"{found[prompt]!r} and {text!r}"
+            )
+    return found
