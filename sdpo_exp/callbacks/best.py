@@ -43,10 +43,12 @@ class BestCheckpoint(StepCallback, Checkpoint):
     Args:
         dirpath: where to.
         monitor: what is compared, by its name in metrics.csv: `probe/<quantity>`,
-            `probe/t<time>/<quantity>`, or `val/<quantity>` where the validation runs.
+            `probe/t<time>/<quantity>`, `val/<quantity>` where the validation runs, or
+            `eval/<metric>` where images are scored.
         mode: whether the largest or the smallest value is best.
         max_winner_minus_ref: a step at which the winners' error is above the reference's by more
-            than this cannot be best, whatever its margin; null: any can.
+            than this cannot be best, whatever its margin; null: any can. For `eval/` it is the
+            probe's latest value, for the two may visit at different steps.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class BestCheckpoint(StepCallback, Checkpoint):
         self.path = Path(dirpath) / "best.ckpt"
         self.monitor, self.mode, self.max_winner_minus_ref = monitor, mode, max_winner_minus_ref
         self.best: Best | None = None
+        self._drift = float("nan")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -73,14 +76,18 @@ class BestCheckpoint(StepCallback, Checkpoint):
         Raises:
             UserError: the monitored quantity is not among those reported.
         """
-        if self.monitor not in module.reported() or self._drift_name not in module.reported():
-            raise UserError(self._no_such_monitor(module.reported()))
+        there = module.reported()
+        needed = {self.monitor} | ({self._drift_name} if self._looks_at_drift else set())
+        if needed - there.keys():
+            raise UserError(self._no_such_monitor(there))
+        self._drift = there.get(self._drift_name, self._drift)
         if trainer.is_global_zero:
             self._bring_along(Path(trainer.ckpt_path) if trainer.ckpt_path else None)
         self._judge(trainer, module)
 
     def on_step(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         """Judge the steps at which the monitored quantity was reported."""
+        self._drift = module.reported().get(self._drift_name, self._drift)
         if self.monitor in module.reported():
             self._judge(trainer, module)
 
@@ -117,8 +124,14 @@ class BestCheckpoint(StepCallback, Checkpoint):
             self.best = Best(*state_dict["best"])
 
     @property
+    def _looks_at_drift(self) -> bool:
+        """Images can be judged without a probe, where no condition asks for one."""
+        return self.max_winner_minus_ref is not None or not self.monitor.startswith("eval/")
+
+    @property
     def _drift_name(self) -> str:
-        return f"{self.monitor.partition('/')[0]}/winner_minus_ref"
+        source = self.monitor.partition("/")[0]
+        return f"{'probe' if source == 'eval' else source}/winner_minus_ref"
 
     def _no_such_monitor(self, reported: Mapping[str, float]) -> str:
         names = [name for name in reported if name.count("/") == 1 and not name.endswith("_se")]
@@ -129,12 +142,12 @@ class BestCheckpoint(StepCallback, Checkpoint):
             )
         return (
             f"callbacks.best.monitor={self.monitor} is not reported at the visits. There are: "
-            f"{', '.join(names)}; and the probe's by time, probe/t<time>/<quantity>."
+            f"{', '.join(names)}; the probe's by time, probe/t<time>/<quantity>; and with "
+            "callbacks=[default,images,best] eval/<metric>."
         )
 
     def _judge(self, trainer: L.Trainer, module: PreferenceModule) -> None:
-        row = module.reported()
-        visit = Best(trainer.global_step, row[self.monitor], row[self._drift_name])
+        visit = Best(trainer.global_step, module.reported()[self.monitor], self._drift)
         # One rank decides: a last digit that differs would leave the others waiting.
         if not trainer.strategy.broadcast(self._is_better(visit)):
             return
@@ -156,7 +169,9 @@ class BestCheckpoint(StepCallback, Checkpoint):
 
     def _describe(self) -> None:
         assert self.best is not None
-        content = {**self.settings, **self.best._asdict()}
+        content: dict[str, Any] = {**self.settings, **self.best._asdict()}
+        if math.isnan(self.best.winner_minus_ref):  # of images judged without a probe
+            content["winner_minus_ref"] = None
         target = self.path.with_suffix(".json")
         partial = target.with_name(f"{target.name}.partial")
         partial.write_text(json.dumps(content, indent=2) + "\n")

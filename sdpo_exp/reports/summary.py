@@ -26,8 +26,8 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
     """Summarise `metrics.csv` and, where there is one, `evaluation.json` of a run's folder.
 
     Writes `summary.json` and `summary.md` and returns the former's content: `train` holds means
-    over the last fifth of the run's steps, `probe` the first and last visit, `evaluation` the
-    comparison of base and tuned.
+    over the last fifth of the run's steps, `probe` and `images` (of `callbacks.images`) the first
+    and last visit, `evaluation` the comparison of base and tuned.
     """
     path, evaluation = folder / "metrics.csv", folder / EVALUATION_FILE
     metrics = read_metrics(path) if path.is_file() else {}
@@ -39,13 +39,10 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
-            if not name.startswith(("probe/", "perf/")) and len(series.steps)
+            if not name.startswith(("probe/", "eval/", "perf/")) and len(series.steps)
         },
-        "probe": {
-            name: {"first": float(series.values[0]), "last": float(series.values[-1])}
-            for name, series in metrics.items()
-            if name.startswith("probe/") and len(series.steps)
-        },
+        "probe": _visits(metrics, "probe/"),
+        "images": _visits(metrics, "eval/"),
         "evaluation": json.loads(evaluation.read_text()) if evaluation.is_file() else None,
         "pairs_per_second": _tail_mean(metrics["perf/pairs_per_second"], last)
         if "perf/pairs_per_second" in metrics
@@ -54,6 +51,14 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     (folder / "summary.md").write_text(_markdown(folder, summary))
     return summary
+
+
+def _visits(metrics: dict[str, Series], prefix: str) -> dict[str, dict[str, float]]:
+    return {
+        name: {"first": float(series.values[0]), "last": float(series.values[-1])}
+        for name, series in metrics.items()
+        if name.startswith(prefix) and len(series.steps)
+    }
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -107,7 +112,19 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
     rows = [_probe_row(name, probe) for name in _PROBE if f"probe/{name}" in probe]
     if rows:
         tables.append((("held-out probe", *_ERRORS), rows))
+    images = summary.get("images") or {}
+    rows = [_image_row(name, images) for name in images if f"{name}_change" in images]
+    if rows:
+        tables.append((("images along the training", *_ERRORS), rows))
     return tables
+
+
+def _image_row(name: str, images: dict[str, Any]) -> Row:
+    change, error = (images[f"{name}_{part}"]["last"] for part in ("change", "change_se"))
+    first, last = images[name]["first"], images[name]["last"]
+    return (
+        name.removeprefix("eval/"), f"{first:.4f}", f"{last:.4f}", f"{change:+.4f}", f"{error:.4f}"
+    )  # fmt: skip
 
 
 def _score_row(name: str, score: dict[str, Any]) -> Row:
