@@ -1,4 +1,4 @@
-"""Constructor signatures of our own classes, read from source without importing them.
+"""Signatures of our own classes and their constructors, read from source without importing them.
 
 Importing an objective would import torch, which takes longer than a user should wait to learn
 about a typing error. The signature stays the only place where a parameter is declared.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import collections.abc
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import annotated_types
 
@@ -51,27 +52,50 @@ class TargetError(Exception):
 
 @lru_cache(maxsize=256)
 def read_signature(target: str) -> Signature:
-    """Signature of a dotted `sdpo_exp...` class or function.
+    """Signature of a dotted `sdpo_exp...` class, function, or classmethod `module.Class.method`.
 
     Raises:
         TargetError: no such module or name.
     """
     module, _, name = target.rpartition(".")
+    if _file_of(module) is None and (owner := _find_class(module)) is not None:
+        return _from_method(owner, name, target)
     tree = _parse(module, target)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return Signature(_from_function(node, tree, skip_self=False))
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _from_class(node, tree)
+    if (found := _find_class(target)) is not None:
+        return _from_class(found)
     raise TargetError(f"{module} has no {name}")
 
 
-def _parse(module: str, target: str) -> ast.Module:
+class _Class(NamedTuple):
+    """A class in the file that defines it."""
+
+    node: ast.ClassDef
+    tree: ast.Module
+    module: str
+
+
+def _find_class(path: str) -> _Class | None:
+    module, _, name = path.rpartition(".")
+    if _file_of(module) is None:
+        return None
+    tree = _parse(module, path)
+    nodes = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    return next((_Class(node, tree, module) for node in nodes), None)
+
+
+def _file_of(module: str) -> Path | None:
     base = _ROOT.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return _parse_file(path)
-    raise TargetError(f"no module {module} for {target}")
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _parse(module: str, target: str) -> ast.Module:
+    path = _file_of(module)
+    if path is None:
+        raise TargetError(f"no module {module} for {target}")
+    return _parse_file(path)
 
 
 @lru_cache(maxsize=256)
@@ -79,7 +103,22 @@ def _parse_file(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _from_class(node: ast.ClassDef, tree: ast.Module) -> Signature:
+def _from_method(owner: _Class, name: str, target: str) -> Signature:
+    """A classmethod, own or inherited, that makes an instance: so it has the class's methods."""
+    for node in owner.node.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            if "classmethod" not in map(ast.unparse, node.decorator_list):
+                raise TargetError(f"{target} is no classmethod, so nothing can be built by it")
+            parameters = _from_function(node, owner.tree, skip_self=True)
+            return Signature(parameters, _from_class(owner).methods)
+    for base in _bases(owner):
+        inherited = _from_method(base, name, target)
+        return Signature(inherited.parameters, _from_class(owner).methods)
+    raise TargetError(f"{owner.module}.{owner.node.name} has no {name}")
+
+
+def _from_class(owner: _Class) -> Signature:
+    node, tree, _ = owner
     methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
     names = frozenset(methods)
     if "__init__" in methods:
@@ -94,10 +133,9 @@ def _from_class(node: ast.ClassDef, tree: ast.Module) -> Signature:
             },
             names,
         )
-    for base in node.bases:
-        parent = _resolve_base(ast.unparse(base), tree)
-        if parent is not None:
-            return Signature(parent.parameters, names | parent.methods, parent.open_ended)
+    for base in _bases(owner):
+        parent = _from_class(base)
+        return Signature(parent.parameters, names | parent.methods, parent.open_ended)
     return Signature({}, names, open_ended=_has_foreign_base(node))
 
 
@@ -105,16 +143,17 @@ def _has_foreign_base(node: ast.ClassDef) -> bool:
     return any(ast.unparse(base) not in ("object", "Callback") for base in node.bases)
 
 
-def _resolve_base(name: str, tree: ast.Module) -> Signature | None:
-    """Signature of a base class of ours: of the same file, or imported from the package."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _from_class(node, tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp"):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return read_signature(f"{node.module}.{alias.name}")
-    return None
+def _bases(owner: _Class) -> Iterator[_Class]:
+    """Base classes of ours: of the same file, or imported from the package."""
+    imported = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in owner.tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp")
+        for alias in node.names
+    }
+    for name in map(ast.unparse, owner.node.bases):
+        if (found := _find_class(imported.get(name, f"{owner.module}.{name}"))) is not None:
+            yield found
 
 
 def _from_function(

@@ -1,24 +1,26 @@
 """Stage 2, too: models and data that are not here and cannot be fetched, told before a run begins.
 
 A class says so itself by a classmethod `absent(**arguments) -> str | None`, which takes what its
-constructor takes, loads nothing and answers within seconds: a line per thing that is absent.
+constructor takes (or the classmethod that the node names in its place), loads nothing and answers
+within seconds: a line per thing that is absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.config.check import INSTANTIATE_KEYS
 from sdpo_exp.config.schema import GROUPS
 
 
-def absent_sources(config: DictConfig) -> list[str]:
-    """One sentence per model or dataset that cannot be had; each is told once."""
-    nodes = (node for group in GROUPS for node in _built_nodes(config[group]))
+def absent_sources(config: DictConfig, groups: Sequence[str] = GROUPS) -> list[str]:
+    """One sentence per model or dataset of these groups that cannot be had; each is told once."""
+    chosen = (config.get(group) for group in groups)
+    nodes = (n for node in chosen if isinstance(node, DictConfig) for n in _built_nodes(node))
     return list(dict.fromkeys(line for node in nodes for line in _absences(node)))
 
 
@@ -35,7 +37,9 @@ def _absences(node: DictConfig) -> list[str]:
     target = str(node["_target_"])
     if not target.startswith("sdpo_exp."):
         return []
-    absent = getattr(get_class(target), "absent", None)
+    builder = get_object(target)
+    # Of a classmethod it is the class that is asked.
+    absent = getattr(getattr(builder, "__self__", builder), "absent", None)
     if absent is None:
         return []
     arguments: Any = OmegaConf.to_container(node, resolve=True)

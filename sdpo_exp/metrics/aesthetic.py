@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,14 +14,17 @@ from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjec
 
 from sdpo_exp import hub
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import weights
+from sdpo_exp.metrics import files, weights
 from sdpo_exp.metrics.affine_head import affine_head
+from sdpo_exp.metrics.device import pick_device
 from sdpo_exp.metrics.full_precision import full_precision
 from sdpo_exp.metrics.preprocessing import pixels
 
 HEAD_FILE = "sac+logos+ava1-l14-linearMSE.pth"
 HEAD_SHA256 = "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0"
 _HEAD_PAGE = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
+_HEAD_KEY = "metric.aesthetic.head"
+_SOURCE = "openai/clip-vit-large-patch14"
 # The text tower, which this score has no use for.
 _UNUSED = (r"text_model\..*", r"text_projection\.weight", "logit_scale", weights.POSITION_IDS)
 
@@ -32,9 +36,13 @@ class AestheticScore:
         vision: OpenAI's tower, frozen, float32, in eval mode.
         head: likewise, from embeddings (B, D) of unit length to (B, 1).
         device: where to compute; both are moved there.
+
+    Raises:
+        UserError: there is no such device.
     """
 
     name = "aesthetic"
+    display_scale = 1.0
 
     def __init__(
         self,
@@ -42,16 +50,19 @@ class AestheticScore:
         head: nn.Module,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._vision, self._head = vision.to(self._device), head.to(self._device)
         self._size = int(vision.config.image_size)
+        self.image_size: int | None = self._size
+        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        head: str,
-        source: str = "openai/clip-vit-large-patch14",
+        head: str | None = None,
+        source: str = _SOURCE,
         revision: str | None = None,
+        head_sha256: str | None = HEAD_SHA256,
         device: torch.device | str = "cpu",
     ) -> AestheticScore:
         """The released model.
@@ -61,22 +72,40 @@ class AestheticScore:
                 the folder that it is in; no hub repository is known to hold it.
             source: hub id or folder of OpenAI's CLIP with `config.json` and the weights.
             revision: of a hub id.
+            head_sha256: what the head's file must have; None: another head is taken, too.
             device: where to compute.
 
         Raises:
             UserError: one of the two cannot be had, or is not the released one.
         """
-        if hub.local_path(head) is None:
-            raise UserError(f"{head}: no such file; fetch {HEAD_FILE} from {_HEAD_PAGE}")
-        head_file = weights.locate_file(head, None, [HEAD_FILE])
-        weights.check_sha256(head_file, HEAD_SHA256)
-        folder = weights.locate_folder(source, revision, [("config.json",), weights.WEIGHTS])
-        file = weights.locate_file(str(folder), None, weights.WEIGHTS)
+        head_file = _locate_head(head, head_sha256)
+        folder = files.locate_folder(source, revision, files.MODEL)
+        file = files.locate_file(str(folder), None, files.WEIGHTS)
         config = weights.pretrained(CLIPConfig, folder)
         config.vision_config.projection_dim = config.projection_dim
-        return cls.from_state_dict(
+        scorer = cls.from_state_dict(
             weights.read(file), weights.read(head_file), config.vision_config, device
         )
+        scorer.origin = {**files.origin(source, file, head_file), "head": head}
+        return scorer
+
+    @classmethod
+    def absent(
+        cls,
+        head: str | None = None,
+        source: str = _SOURCE,
+        revision: str | None = None,
+        head_sha256: str | None = HEAD_SHA256,
+        **_: Any,
+    ) -> str | None:
+        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
+        wrong_head = None
+        try:
+            _locate_head(head, head_sha256)
+        except UserError as error:
+            wrong_head = str(error)
+        tower = files.absent("metric.aesthetic.source", source, revision, files.MODEL)
+        return files.together(wrong_head, tower)
 
     @classmethod
     def from_state_dict(
@@ -102,6 +131,11 @@ class AestheticScore:
         )
         return cls(vision, head["layers"], device)
 
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are cut: none, for none is read."""
+        del prompts
+        return 0
+
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """See `Scorer.score`; the prompts change nothing."""
         batch = pixels(images, prompts, self._size)
@@ -110,3 +144,20 @@ class AestheticScore:
         with full_precision(self._device):
             found = self._vision(pixel_values=batch.to(self._device)).image_embeds
             return self._head(F.normalize(found, dim=-1)).squeeze(-1).cpu()
+
+
+def _locate_head(head: str | None, sha256: str | None) -> Path:
+    """The head's file, small enough to be looked at whole before a run begins."""
+    if head is None or hub.local_path(head) is None:
+        given = (
+            f"{_HEAD_KEY}: a value is required"
+            if head is None
+            else f"{_HEAD_KEY}={head}: no such file"
+        )
+        raise UserError(
+            f"{given}; fetch {HEAD_FILE} from {_HEAD_PAGE} and give {_HEAD_KEY}=/path/to/file"
+        )
+    file = files.locate_file(head, None, [HEAD_FILE])
+    if sha256 is not None:
+        files.check_sha256(file, sha256)
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,34 @@ class BlipSizes:
     text_layers: int = 12
     vocabulary: int = 30524
     positions: int = 512
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> BlipSizes:
+        """The sizes of weights under the names of `BlipReward`; the released where they do not say.
+
+        Then, and where they contradict themselves, loading them tells what is wrong.
+        """
+        try:
+            patch = state["vision.embeddings.patch_embedding.weight"].shape
+            words = state["text.embeddings.word_embeddings.weight"].shape
+            places = state["vision.embeddings.position_embedding"].shape[1]
+            sizes = cls(
+                vision_width=patch[0],
+                vision_inner=state["vision.encoder.layers.0.mlp.fc1.weight"].shape[0],
+                vision_layers=_layers(state, r"vision\.encoder\.layers"),
+                image_size=patch[-1] * math.isqrt(places - 1),
+                patch_size=patch[-1],
+                text_width=words[1],
+                text_inner=state["text.encoder.layer.0.intermediate.dense.weight"].shape[0],
+                text_layers=_layers(state, r"text\.encoder\.layer"),
+                vocabulary=words[0],
+                positions=state["text.embeddings.position_embeddings.weight"].shape[0],
+            )
+        except (KeyError, AttributeError, IndexError, ValueError):
+            return cls()
+        return (
+            cls() if sizes.vision_width % _HEAD_WIDTH or sizes.text_width % _HEAD_WIDTH else sizes
+        )
 
     def vision(self) -> BlipVisionConfig:
         """ViT-L/16, pre-norm with eps 1e-6."""
@@ -108,6 +137,10 @@ class BlipReward(nn.Module):
 def renamed(state: Mapping[str, Any]) -> dict[str, Any]:
     """`state` in the original layout under the names of `BlipReward`."""
     return {_rename(name): value for name, value in state.items()}
+
+
+def _layers(state: Mapping[str, Any], stem: str) -> int:
+    return len({found[1] for name in state if (found := re.match(rf"{stem}\.(\d+)\.", name))})
 
 
 def _rename(name: str) -> str:

@@ -9,9 +9,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sdpo_exp.metrics import weights
-from sdpo_exp.metrics.open_clip_cosine import VIT_H_14, OpenClipCosine
+from sdpo_exp.metrics import files, weights
+from sdpo_exp.metrics.open_clip_config import CONFIG_FILE, VIT_H_14, config_of
+from sdpo_exp.metrics.open_clip_cosine import OpenClipCosine
 
+_SOURCE = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -23,29 +25,40 @@ class ClipScore:
     """
 
     name = "clip"
+    display_scale = 100.0
 
     def __init__(self, cosine: OpenClipCosine) -> None:
         self._cosine = cosine
+        self.image_size: int | None = cosine.image_size
+        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        source: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        source: str = _SOURCE,
         revision: str | None = None,
         device: torch.device | str = "cpu",
     ) -> ClipScore:
         """The released model.
 
         Args:
-            source: hub id, folder, or weight file in open_clip's layout.
+            source: hub id, folder, or weight file in open_clip's layout; a file
+                `open_clip_config.json` beside the weights says of which network.
             revision: of a hub id.
             device: where to compute.
 
         Raises:
             UserError: it cannot be had, or is another model.
         """
-        file = weights.locate_file(source, revision, _FILES)
-        return cls.from_state_dict(weights.read(file), device=device)
+        file = files.locate_file(source, revision, _FILES, optional=[CONFIG_FILE])
+        scorer = cls.from_state_dict(weights.read(file), config_of(file), device)
+        scorer.origin = files.origin(source, file)
+        return scorer
+
+    @classmethod
+    def absent(cls, source: str = _SOURCE, revision: str | None = None, **_: Any) -> str | None:
+        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
+        return files.absent("metric.clip.source", source, revision, [_FILES])
 
     @classmethod
     def from_state_dict(
@@ -62,6 +75,10 @@ class ClipScore:
             UserError: they do not fit.
         """
         return cls(OpenClipCosine(state, config or VIT_H_14, "CLIP score", device))
+
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
+        return self._cosine.cut_prompts(prompts)
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from sdpo_exp import hub
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import weights
-from sdpo_exp.metrics.open_clip_cosine import VIT_H_14, OpenClipCosine
+from sdpo_exp.metrics import files, weights
+from sdpo_exp.metrics.open_clip_config import CONFIG_FILE, VIT_H_14, config_of
+from sdpo_exp.metrics.open_clip_cosine import OpenClipCosine
 
 Version = Literal["v2.0", "v2.1"]
-_FILES: dict[Version, str] = {
-    "v2.0": "HPS_v2_compressed.pt",
-    "v2.1": "HPS_v2.1_compressed.pt",
-}
-_NAMES: dict[Version, str] = {"v2.0": "hpsv2", "v2.1": "hpsv2.1"}
+_SOURCE = "xswu/HPSv2"
+_STEMS: dict[Version, str] = {"v2.0": "HPS_v2_compressed", "v2.1": "HPS_v2.1_compressed"}
+_NAMES: dict[Version, str] = {"v2.0": "hpsv2", "v2.1": "hpsv21"}
 
 
 class HumanPreferenceScore:
@@ -29,14 +30,18 @@ class HumanPreferenceScore:
         version: which of the two it is.
     """
 
+    display_scale = 100.0
+
     def __init__(self, cosine: OpenClipCosine, version: Version) -> None:
         self._cosine, self.name = cosine, _NAMES[version]
+        self.image_size: int | None = cosine.image_size
+        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
         version: Version = "v2.0",
-        source: str = "xswu/HPSv2",
+        source: str = _SOURCE,
         revision: str | None = None,
         device: torch.device | str = "cpu",
     ) -> HumanPreferenceScore:
@@ -44,19 +49,35 @@ class HumanPreferenceScore:
 
         Args:
             version: v2.0 is what Diffusion-SDPO's evaluation reports.
-            source: hub id, folder, or weight file.
+            source: hub id, folder, or weight file; a file `open_clip_config.json` beside the
+                weights says of which network.
             revision: of a hub id.
             device: where to compute.
 
         Raises:
             UserError: it cannot be had, is named as the other version, or is another model.
         """
-        wanted = _FILES[version].removesuffix(".pt")
-        file = weights.locate_file(source, revision, (f"{wanted}.pt", f"{wanted}.safetensors"))
-        for other, name in _FILES.items():
-            if other != version and file.name.startswith(name.removesuffix(".pt")):
-                raise UserError(f"{file}: by its name HPS {other}, but version={version} is asked")
-        return cls.from_state_dict(weights.read(file), version, device=device)
+        file = files.locate_file(source, revision, _names(version), optional=[CONFIG_FILE])
+        if (other := _other_version(file, version)) is not None:
+            raise UserError(other)
+        scorer = cls.from_state_dict(weights.read(file), version, config_of(file), device)
+        scorer.origin = files.origin(source, file)
+        return scorer
+
+    @classmethod
+    def absent(
+        cls,
+        version: Version = "v2.0",
+        source: str = _SOURCE,
+        revision: str | None = None,
+        **_: Any,
+    ) -> str | None:
+        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
+        path = hub.local_path(source)
+        if path is not None and (other := _other_version(path, version)) is not None:
+            return other
+        key = f"metric.{_NAMES[version]}.source"
+        return files.absent(key, source, revision, [_names(version)])
 
     @classmethod
     def from_state_dict(
@@ -76,6 +97,22 @@ class HumanPreferenceScore:
         inner = state.get("state_dict", state)
         return cls(OpenClipCosine(inner, config or VIT_H_14, f"HPS {version}", device), version)
 
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
+        return self._cosine.cut_prompts(prompts)
+
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """See `Scorer.score`."""
         return self._cosine(images, prompts)
+
+
+def _names(version: Version) -> tuple[str, str]:
+    return f"{_STEMS[version]}.pt", f"{_STEMS[version]}.safetensors"
+
+
+def _other_version(file: Path, version: Version) -> str | None:
+    """Why a file is the wrong one, as far as its name tells."""
+    for other, stem in _STEMS.items():
+        if other != version and file.name.startswith(stem):
+            return f"{file}: by its name HPS {other}, but version={version} is asked"
+    return None

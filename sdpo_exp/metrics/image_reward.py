@@ -11,13 +11,17 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import weights
+from sdpo_exp.metrics import files, weights
 from sdpo_exp.metrics.blip import BlipReward, BlipSizes, renamed
+from sdpo_exp.metrics.device import pick_device
 from sdpo_exp.metrics.full_precision import full_precision
 from sdpo_exp.metrics.preprocessing import pixels
+from sdpo_exp.metrics.text_length import count_longer
 
 _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
 _CONTEXT = 35
+_SOURCE, _FILES = "THUDM/ImageReward", ("ImageReward.pt",)
+_TOKENIZER = "google-bert/bert-base-uncased"
 _UNUSED = (r"text\.embeddings\.position_ids", r"blip\.(vision|text)_proj\.(weight|bias)")
 
 
@@ -32,10 +36,11 @@ class ImageReward:
         device: where to compute; the model is moved there.
 
     Raises:
-        UserError: the tokenizer has another vocabulary than the model.
+        UserError: the tokenizer has another vocabulary than the model, or there is no such device.
     """
 
     name = "imagereward"
+    display_scale = 1.0
 
     def __init__(
         self, model: BlipReward, tokenizer: BertTokenizer, device: torch.device | str = "cpu"
@@ -48,16 +53,18 @@ class ImageReward:
                 f"ImageReward: the tokenizer has {len(tokenizer)} words with [DEC] and [ENC], the "
                 f"model {words}; give bert-base-uncased's"
             )
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._model, self._tokenizer = model.to(self._device), tokenizer
         self._size = int(model.vision.config.image_size)
+        self.image_size: int | None = self._size
+        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        source: str = "THUDM/ImageReward",
+        source: str = _SOURCE,
         revision: str | None = None,
-        tokenizer: str = "google-bert/bert-base-uncased",
+        tokenizer: str = _TOKENIZER,
         device: torch.device | str = "cpu",
     ) -> ImageReward:
         """The released model.
@@ -71,9 +78,30 @@ class ImageReward:
         Raises:
             UserError: one of the two cannot be had, or is another model's.
         """
-        file = weights.locate_file(source, revision, ("ImageReward.pt",))
-        words = weights.tokenizer(BertTokenizer, tokenizer)
-        return cls.from_state_dict(weights.read(file), words, device=device)
+        file = files.locate_file(source, revision, _FILES)
+        words = files.locate_tokenizer(tokenizer)
+        scorer = cls.from_state_dict(
+            weights.read(file), weights.pretrained(BertTokenizer, words), device=device
+        )
+        scorer.origin = {
+            **files.origin(source, file),
+            "tokenizer": files.tokenizer_origin(tokenizer, words),
+        }
+        return scorer
+
+    @classmethod
+    def absent(
+        cls,
+        source: str = _SOURCE,
+        revision: str | None = None,
+        tokenizer: str = _TOKENIZER,
+        **_: Any,
+    ) -> str | None:
+        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
+        return files.together(
+            files.absent("metric.imagereward.source", source, revision, [_FILES]),
+            files.absent_tokenizer("metric.imagereward.tokenizer", tokenizer),
+        )
 
     @classmethod
     def from_state_dict(
@@ -83,14 +111,19 @@ class ImageReward:
         config: BlipSizes | None = None,
         device: torch.device | str = "cpu",
     ) -> ImageReward:
-        """From weights in the original layout; `config` None: the released sizes.
+        """From weights in the original layout; `config` None: the sizes that they have.
 
         Raises:
             UserError: they do not fit.
         """
-        sizes = config or BlipSizes()
-        model = weights.build(lambda: BlipReward(sizes), renamed(state), "ImageReward", _UNUSED)
+        ours = renamed(state)
+        sizes = config or BlipSizes.of(ours)
+        model = weights.build(lambda: BlipReward(sizes), ours, "ImageReward", _UNUSED)
         return cls(model, tokenizer, device)
+
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts have more than 35 tokens, ends included, and are cut."""
+        return count_longer(self._tokenizer, prompts, _CONTEXT)
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.metrics import weights
+from sdpo_exp.metrics.device import pick_device
 from sdpo_exp.metrics.full_precision import full_precision
 from sdpo_exp.metrics.preprocessing import pixels
 from sdpo_exp.metrics.text_cache import TextCache
 
-VIT_H_14: Mapping[str, Any] = open_clip.get_model_config("ViT-H-14")
 _CONTEXT = 77
 
 
@@ -33,7 +33,8 @@ class OpenClipCosine:
         device: where to compute.
 
     Raises:
-        UserError: the weights do not fit, or the configuration has quick GELU.
+        UserError: the weights do not fit, the configuration has quick GELU, or there is no such
+            device.
     """
 
     def __init__(
@@ -45,18 +46,22 @@ class OpenClipCosine:
     ) -> None:
         if config.get("quick_gelu"):
             raise UserError(f"{what}: trained with exact GELU; the configuration has quick_gelu")
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._model = weights.build(lambda: open_clip.CLIP(**config), state, what).to(self._device)
-        self._size = int(config["vision_cfg"]["image_size"])
+        self.image_size = int(config["vision_cfg"]["image_size"])
         self._tokenizer = open_clip.SimpleTokenizer(context_length=_CONTEXT)
         self._texts = TextCache(self._encode)
 
     def _encode(self, prompts: list[str]) -> Tensor:
         return self._model.encode_text(self._tokenizer(prompts).to(self._device), normalize=True)
 
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
+        return sum(len(self._tokenizer.encode(prompt)) + 2 > _CONTEXT for prompt in prompts)
+
     def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """Cosines float32 (B,) on the CPU; see `Scorer.score`."""
-        batch = pixels(images, prompts, self._size)
+        batch = pixels(images, prompts, self.image_size)
         if not len(batch):
             return torch.empty(0)
         with full_precision(self._device):

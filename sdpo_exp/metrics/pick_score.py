@@ -12,15 +12,19 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import weights
+from sdpo_exp.metrics import files, weights
+from sdpo_exp.metrics.device import pick_device
 from sdpo_exp.metrics.full_precision import full_precision
 from sdpo_exp.metrics.preprocessing import pixels
 from sdpo_exp.metrics.text_cache import TextCache
+from sdpo_exp.metrics.text_length import count_longer
 
 _CONTEXT = 77
 _END_OF_TEXT = 49407
 # What old configurations say; transformers then pools at the highest id, which is the end of text.
 _OLD_END_OF_TEXT = 2
+_SOURCE = "yuvalkirstain/PickScore_v1"
+_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 class PickScore:
@@ -32,10 +36,11 @@ class PickScore:
         device: where to compute; the model is moved there.
 
     Raises:
-        UserError: the tokenizer is not CLIP's.
+        UserError: the tokenizer is not CLIP's, or there is no such device.
     """
 
     name = "pickscore"
+    display_scale = 100.0
 
     def __init__(
         self, model: CLIPModel, tokenizer: CLIPTokenizer, device: torch.device | str = "cpu"
@@ -45,17 +50,19 @@ class PickScore:
                 f"PickScore: a tokenizer that ends text with id {tokenizer.eos_token_id} "
                 f"is not CLIP's ({_END_OF_TEXT})"
             )
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._model, self._tokenizer = model.to(self._device), tokenizer
         self._size = int(model.config.vision_config.image_size)
         self._texts = TextCache(self._encode)
+        self.image_size: int | None = self._size
+        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        source: str = "yuvalkirstain/PickScore_v1",
+        source: str = _SOURCE,
         revision: str | None = None,
-        tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        tokenizer: str = _TOKENIZER,
         device: torch.device | str = "cpu",
     ) -> PickScore:
         """The released model.
@@ -69,13 +76,33 @@ class PickScore:
         Raises:
             UserError: one of the two cannot be had, or is another model's.
         """
-        folder = weights.locate_folder(source, revision, [("config.json",), weights.WEIGHTS])
-        file = weights.locate_file(str(folder), None, weights.WEIGHTS)
-        return cls.from_state_dict(
+        folder = files.locate_folder(source, revision, files.MODEL)
+        file = files.locate_file(str(folder), None, files.WEIGHTS)
+        words = files.locate_tokenizer(tokenizer)
+        scorer = cls.from_state_dict(
             weights.read(file),
             weights.pretrained(CLIPConfig, folder),
-            weights.tokenizer(CLIPTokenizer, tokenizer),
+            weights.pretrained(CLIPTokenizer, words),
             device,
+        )
+        scorer.origin = {
+            **files.origin(source, file),
+            "tokenizer": files.tokenizer_origin(tokenizer, words),
+        }
+        return scorer
+
+    @classmethod
+    def absent(
+        cls,
+        source: str = _SOURCE,
+        revision: str | None = None,
+        tokenizer: str = _TOKENIZER,
+        **_: Any,
+    ) -> str | None:
+        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
+        return files.together(
+            files.absent("metric.pickscore.source", source, revision, files.MODEL),
+            files.absent_tokenizer("metric.pickscore.tokenizer", tokenizer),
         )
 
     @classmethod
@@ -108,6 +135,10 @@ class PickScore:
             input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]
         )
         return F.normalize(embedding(found), dim=-1)
+
+    def cut_prompts(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
+        return count_longer(self._tokenizer, prompts, _CONTEXT)
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
         """See `Scorer.score`."""

@@ -1,8 +1,7 @@
-"""Weight files of the scorers: found, read without running code, and loaded strictly."""
+"""Weights and configurations of the scorers: read without running code, and loaded strictly."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,63 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sdpo_exp import hub
 from sdpo_exp.errors import UserError, first_line
 
 M = TypeVar("M", bound=nn.Module)
 # Buffers that old checkpoints hold and today's classes rebuild.
 POSITION_IDS = r"(.*\.)?position_ids"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt")
-_TOKENIZER = (*_VOCABULARY, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-
-
-def locate_folder(source: str, revision: str | None, files: Sequence[Sequence[str]]) -> Path:
-    """The folder of a hub id or local path with one of each group of alternative files.
-
-    Args:
-        source, revision: as for `hub.locate`.
-        files: groups of names; of a hub repository the first of a group that exists is fetched.
-
-    Raises:
-        UserError: it cannot be had, or lacks a whole group.
-    """
-
-    def wanted(there: Sequence[str]) -> list[str]:
-        return [name for group in files for name in [n for n in group if n in there][:1]]
-
-    folder = hub.locate(source, "model", revision, wanted)
-    for group in files:
-        if not any((folder / name).is_file() for name in group):
-            raise UserError(f"{source}: {folder} has no {' and no '.join(group)}")
-    return folder
-
-
-def locate_file(source: str, revision: str | None, names: Sequence[str]) -> Path:
-    """A weight file: `source` itself, or the first of `names` in the folder or repository.
-
-    Raises:
-        UserError: it cannot be had.
-    """
-    path = hub.local_path(source)
-    if path is not None and path.is_file():
-        return path
-    folder = locate_folder(source, revision, [names])
-    return next(folder / name for name in names if (folder / name).is_file())
-
-
-def check_sha256(file: Path, expected: str) -> None:
-    """Refuse a file that is not the released one.
-
-    Raises:
-        UserError: its sha256 differs.
-    """
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        raise UserError(
-            f"{file}: not the released file (sha256 {found}, expected {expected}); fetch it again"
-        )
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -162,15 +109,3 @@ def pretrained(kind: Any, folder: Path) -> Any:
     except Exception as error:
         reason = first_line(error)
         raise UserError(f"{folder}: cannot be loaded as {kind.__name__}: {reason}") from error
-
-
-def tokenizer(kind: Any, source: str) -> Any:
-    """The tokenizer of a hub id or folder, as the class `kind`.
-
-    Raises:
-        UserError: it cannot be had, or is of another kind.
-    """
-    folder = hub.locate(source, "model", None, lambda there: [n for n in _TOKENIZER if n in there])
-    if not any((folder / name).is_file() for name in _VOCABULARY):
-        raise UserError(f"{source}: {folder} has no tokenizer ({', '.join(_VOCABULARY)})")
-    return pretrained(kind, folder)

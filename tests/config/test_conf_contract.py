@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from sdpo_exp.cli.evaluate import check_evaluate
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.cell_name import register_resolvers
 from sdpo_exp.config.check import check_config
@@ -58,7 +59,27 @@ def test_a_required_value_is_asked_for_once(option: str) -> None:
 
 def test_every_group_of_the_config_folder_is_known() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "experiment", "recipe", "hydra"}
+    of_the_evaluation = {"metric", "prompts", "protocol"}
+    assert folders == {*GROUPS, *of_the_evaluation, "experiment", "recipe", "hydra"}
+
+
+OF_THE_EVALUATION = [
+    (group, option) for group in ("metric", "prompts", "protocol") for option in options(group)
+]
+
+
+@pytest.mark.parametrize(("group", "option"), OF_THE_EVALUATION, ids=lambda value: value)
+def test_every_choice_of_the_evaluation_composes_and_passes_its_check(
+    group: str, option: str
+) -> None:
+    value = f"[{option}]" if group == "metric" else option
+    overrides = [f"{group}={value}", *(["prompts.path=mine.txt"] if option == "file" else [])]
+    result = compose_cell("evaluate", overrides)
+    assert not result.problems
+    assert result.config is not None
+    assert check_evaluate(result.config) == []
+    if group == "metric":
+        assert list(result.config.metric) == [option]
 
 
 @pytest.mark.parametrize("recipe", options("recipe"))

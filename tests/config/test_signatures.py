@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.config import conf_dir
+from sdpo_exp.config import conf_dir, signatures
 from sdpo_exp.config.schema import type_problem
 from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
 
@@ -33,7 +34,7 @@ def own_targets() -> list[str]:
 
 @pytest.mark.parametrize("target", own_targets())
 def test_it_agrees_with_the_imported_class(target: str) -> None:
-    read, real = read_signature(target), inspect.signature(get_class(target)).parameters
+    read, real = read_signature(target), inspect.signature(get_object(target)).parameters
     assert list(read.parameters) == list(real)
     for name, parameter in read.parameters.items():
         assert parameter.required == (real[name].default is inspect.Parameter.empty), name
@@ -70,4 +71,77 @@ def test_methods_and_inheritance_are_seen() -> None:
 @pytest.mark.parametrize("target", ["sdpo_exp.objectives.dpo.DPOO", "sdpo_exp.nowhere.Thing"])
 def test_a_target_that_does_not_exist_is_told(target: str) -> None:
     with pytest.raises(TargetError):
+        read_signature(target)
+
+
+PACKAGE = {
+    "base": """
+import torch
+class Base:
+    @classmethod
+    def load(cls, source: str, size: int = 3) -> "Base": ...
+    def weights(self) -> None: ...
+""",
+    "child": """
+from typing import Literal
+from sdpo_exp.base import Base as Root
+Version = Literal["a", "b"]
+class Child(Root):
+    def __init__(self, model: object) -> None: ...
+    @classmethod
+    def other(cls, version: Version, *, device: torch.device | None = None) -> "Child": ...
+    def method(self) -> None: ...
+    @staticmethod
+    def free(x: int) -> None: ...
+""",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package with a class and its child, in files of their own; torch is not there."""
+    (tmp_path / "sdpo_exp").mkdir()
+    (tmp_path / "sdpo_exp" / "__init__.py").touch()
+    for name, source in PACKAGE.items():
+        (tmp_path / "sdpo_exp" / f"{name}.py").write_text(source)
+    monkeypatch.setattr(signatures, "_ROOT", tmp_path)
+    read_signature.cache_clear()
+    yield
+    read_signature.cache_clear()
+
+
+@pytest.mark.usefixtures("package")
+def test_a_classmethod_is_read_without_its_class_parameter() -> None:
+    found = read_signature("sdpo_exp.child.Child.other")
+    assert list(found.parameters) == ["version", "device"]
+    assert typing.get_args(found.parameters["version"].annotation) == ("a", "b")
+    assert [p.required for p in found.parameters.values()] == [True, False]
+    assert {"other", "method"} <= found.methods
+    assert list(read_signature("sdpo_exp.child.Child").parameters) == ["model"]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_classmethod_may_be_inherited() -> None:
+    found = read_signature("sdpo_exp.child.Child.load")
+    assert list(found.parameters) == ["source", "size"]
+    assert "method" in found.methods
+    assert read_signature("sdpo_exp.base.Base.load").methods == {"load", "weights"}
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("sdpo_exp.child.Child.nothing", "sdpo_exp.base.Base has no nothing"),
+        ("sdpo_exp.base.Base.nothing", "sdpo_exp.base.Base has no nothing"),
+        ("sdpo_exp.child.Child.method", "Child.method is no classmethod"),
+        ("sdpo_exp.child.Child.free", "Child.free is no classmethod"),
+        ("sdpo_exp.child.Nobody.load", "no module sdpo_exp.child.Nobody"),
+        ("sdpo_exp.nowhere.Child.load", "no module sdpo_exp.nowhere.Child"),
+        ("sdpo_exp.nowhere.Child", "no module sdpo_exp.nowhere"),
+        ("sdpo_exp.child.Nobody", "sdpo_exp.child has no Nobody"),
+    ],
+)
+def test_what_cannot_build_anything_is_told(target: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         read_signature(target)

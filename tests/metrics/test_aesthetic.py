@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionConfig
 
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import aesthetic
 from sdpo_exp.metrics.aesthetic import HEAD_FILE, AestheticScore
 from tests.metrics.small import PROMPTS, SIDE, as_transformers, clip_config, clip_model, images
 
@@ -67,6 +67,13 @@ def test_the_activation_matters_and_exact_gelu_is_refused() -> None:
         AestheticScore.from_state_dict(state(), head_state(), config("gelu"))
 
 
+def test_another_eps_is_refused() -> None:
+    other = config()
+    other.layer_norm_eps = 1e-6
+    with pytest.raises(UserError, match="layer_norm_eps=1e-06, it must be 1e-05"):
+        AestheticScore.from_state_dict(state(), head_state(), other)
+
+
 def test_the_prompts_change_nothing() -> None:
     scorer = AestheticScore.from_state_dict(state(), head_state(), config())
     assert torch.equal(scorer.score(images(), PROMPTS), scorer.score(images(), ["other"] * 4))
@@ -96,22 +103,36 @@ def write(folder: Path) -> None:
     torch.save(head_state(), folder / HEAD_FILE)
 
 
-def test_folders_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_give_the_same_scores(tmp_path: Path) -> None:
     write(tmp_path)
-    digest = hashlib.sha256((tmp_path / HEAD_FILE).read_bytes()).hexdigest()
-    monkeypatch.setattr(aesthetic, "HEAD_SHA256", digest)
-    found = AestheticScore.from_pretrained(str(tmp_path / HEAD_FILE), str(tmp_path))
-    torch.testing.assert_close(
-        found.score(images(), PROMPTS).double(), by_open_clip(), atol=1e-5, rtol=0
-    )
+    head = tmp_path / HEAD_FILE
+    digest = hashlib.sha256(head.read_bytes()).hexdigest()
+    for given, expected in ((str(head), digest), (str(tmp_path), None)):
+        scorer = AestheticScore.from_pretrained(given, str(tmp_path), head_sha256=expected)
+        found = scorer.score(images(), PROMPTS).double()
+        torch.testing.assert_close(found, by_open_clip(), atol=1e-5, rtol=0)
+        assert scorer.origin["head"] == given
+        assert scorer.origin["sha256"][HEAD_FILE] == digest
 
 
 def test_a_head_that_is_not_the_released_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
-    with pytest.raises(UserError, match=r"not the released file .* expected 21dd590f"):
+    message = r"not the released file .* expected 21dd590f"
+    with pytest.raises(UserError, match=message):
         AestheticScore.from_pretrained(str(tmp_path), str(tmp_path))
+    assert re.search(message, str(AestheticScore.absent(str(tmp_path), str(tmp_path))))
+    assert AestheticScore.absent(str(tmp_path), str(tmp_path), head_sha256=None) is None
 
 
-def test_where_the_head_comes_from_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file; fetch sac\+logos.* from https://github"):
-        AestheticScore.from_pretrained(str(tmp_path / "absent.pth"))
+@pytest.mark.parametrize("head", [None, "absent.pth"])
+def test_where_the_head_comes_from_is_told(head: str | None, tmp_path: Path) -> None:
+    write(tmp_path)
+    given = None if head is None else str(tmp_path / head)
+    message = (
+        r"metric\.aesthetic\.head.*; fetch sac\+logos\+ava1-l14-linearMSE\.pth from https://github"
+        r"\.com/christophschuhmann/improved-aesthetic-predictor and give metric\.aesthetic\.head="
+    )
+    with pytest.raises(UserError, match=message):
+        AestheticScore.from_pretrained(given)
+    (line,) = str(AestheticScore.absent(given, str(tmp_path))).splitlines()
+    assert re.match(message, line)

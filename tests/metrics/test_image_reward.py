@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdpo_exp.errors import UserError
-from sdpo_exp.metrics import image_reward, weights
+from sdpo_exp.metrics import weights
 from sdpo_exp.metrics.blip import BlipReward, BlipSizes, renamed
 from sdpo_exp.metrics.image_reward import ImageReward
 from tests.metrics import blip_by_hand as by_hand
@@ -121,10 +121,41 @@ def test_the_added_words_come_last_and_once() -> None:
     assert tokenizer.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [12, 13]
 
 
-def test_folders_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_give_the_same_scores(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "ImageReward.pt")
     bert_tokenizer().save_pretrained(tmp_path / "words")
-    monkeypatch.setattr(image_reward, "BlipSizes", lambda: SMALL)
     scorer = ImageReward.from_pretrained(str(tmp_path), tokenizer=str(tmp_path / "words"))
     found = scorer.score(images(), PROMPTS).double()
     torch.testing.assert_close(found, expected(), atol=1e-5, rtol=0)
+
+
+def test_sizes_are_read_off_the_weights() -> None:
+    assert BlipSizes.of(renamed(state())) == SMALL
+    with torch.device("meta"):
+        released = BlipReward(BlipSizes()).state_dict()
+    assert BlipSizes.of(released) == BlipSizes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("blip.visual_encoder.pos_embed", None),
+        ("blip.visual_encoder.pos_embed", torch.zeros(1)),
+        ("blip.text_encoder.embeddings.word_embeddings.weight", "words"),
+        ("blip.text_encoder.embeddings.word_embeddings.weight", torch.zeros(14, 100)),
+    ],
+)
+def test_weights_that_do_not_say_their_sizes_are_refused_as_not_the_released_ones(
+    name: str, value: object
+) -> None:
+    wrong: dict[str, Any] = {**state(), name: value}
+    if value is None:
+        del wrong[name]
+    with pytest.raises(UserError, match=r"ImageReward: wrong weights: .* more"):
+        ImageReward.from_state_dict(wrong, bert_tokenizer())
+
+
+def test_weights_whose_sizes_contradict_each_other_are_refused() -> None:
+    wrong = {**state(), "blip.visual_encoder.pos_embed": torch.zeros(1, 4, by_hand.WIDTH)}
+    with pytest.raises(UserError, match=r"position_embedding is \(1, 4, 128\), not \(1, 2, 128\)"):
+        ImageReward.from_state_dict(wrong, bert_tokenizer())

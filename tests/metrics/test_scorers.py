@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from sdpo_exp.metrics.aesthetic import AestheticScore
-from sdpo_exp.metrics.clip_score import ClipScore
-from sdpo_exp.metrics.hps import HumanPreferenceScore
-from sdpo_exp.metrics.image_reward import ImageReward
-from sdpo_exp.metrics.pick_score import PickScore
-from sdpo_exp.metrics.scorer import Scorer
+from sdpo_exp.metrics import preprocessing
 from sdpo_exp.metrics.text_cache import TextCache
-from tests.checkpoints import clip_tokenizer
-from tests.metrics import test_aesthetic, test_image_reward, test_pick_score
-from tests.metrics.small import CLIP, PROMPTS, bert_tokenizer, clip_config, clip_model, images
+from tests.metrics import stand_ins
+from tests.metrics.small import PROMPTS, SIDE, images
+from tests.metrics.test_image_reward import SMALL
 
-MAKERS: dict[str, Callable[[], Scorer]] = {
-    "clip": lambda: ClipScore.from_state_dict(clip_model().state_dict(), CLIP),
-    "hpsv2": lambda: HumanPreferenceScore.from_state_dict(clip_model().state_dict(), "v2.0", CLIP),
-    "hpsv2.1": lambda: HumanPreferenceScore.from_state_dict(
-        clip_model().state_dict(), "v2.1", CLIP
-    ),
-    "pickscore": lambda: PickScore.from_state_dict(
-        test_pick_score.state(), clip_config(), clip_tokenizer()
-    ),
-    "aesthetic": lambda: AestheticScore.from_state_dict(
-        test_aesthetic.state(), test_aesthetic.head_state(), test_aesthetic.config()
-    ),
-    "imagereward": lambda: ImageReward.from_state_dict(
-        test_image_reward.state(), bert_tokenizer(), test_image_reward.SMALL
-    ),
-}
+MAKERS = stand_ins.IN_MEMORY
 every_score = pytest.mark.parametrize("name", MAKERS)
 
 
@@ -47,6 +26,47 @@ def test_rows_do_not_depend_on_the_batch(name: str) -> None:
     backwards = scorer.score(images()[::-1], PROMPTS[::-1]).flip(0)
     torch.testing.assert_close(backwards, together, atol=2e-6, rtol=0)
     assert scorer.name == name
+
+
+SHOWN = {"aesthetic": 1.0, "imagereward": 1.0}
+
+
+@every_score
+def test_a_scorer_says_how_it_is_shown_and_what_it_looks_at(name: str) -> None:
+    scorer = MAKERS[name]()
+    assert scorer.display_scale == SHOWN.get(name, 100.0)
+    assert scorer.image_size == (SMALL.image_size if name == "imagereward" else SIDE)
+
+
+@every_score
+def test_an_image_cropped_before_scores_bitwise_the_same(name: str) -> None:
+    scorer = MAKERS[name]()
+    assert scorer.image_size is not None
+    cropped = [preprocessing.crop(image, scorer.image_size) for image in images()]
+    assert {image.size for image in cropped} == {(scorer.image_size, scorer.image_size)}
+    found = MAKERS[name]().score(cropped, PROMPTS)
+    assert torch.equal(found, scorer.score(images(), PROMPTS))
+
+
+# One token per word and two at the ends: 77 and 35 are what fits, by hand.
+LONGEST = {"imagereward": 33, "aesthetic": None}
+
+
+@every_score
+def test_prompts_that_are_cut_are_counted(name: str) -> None:
+    scorer: Any = MAKERS[name]()
+    fits = LONGEST.get(name, 75)
+    prompts = ["", "cat", " ".join(["cat"] * (fits or 500)), " ".join(["cat"] * ((fits or 0) + 1))]
+    assert scorer.cut_prompts(prompts) == (0 if fits is None else 1)
+    assert scorer.cut_prompts([prompts[3], prompts[3]]) == (0 if fits is None else 2)
+    assert scorer.cut_prompts([]) == 0
+
+
+@pytest.mark.parametrize("name", ["pickscore", "imagereward"])
+def test_counting_leaves_no_trace_in_the_tokenizer(name: str) -> None:
+    counted: Any = MAKERS[name]()
+    counted.cut_prompts(PROMPTS)
+    assert torch.equal(counted.score(images(), PROMPTS), MAKERS[name]().score(images(), PROMPTS))
 
 
 @every_score
@@ -116,7 +136,7 @@ def test_a_prompt_is_encoded_once() -> None:
     assert calls == [["a", "bb"], ["ccc"]]
 
 
-@pytest.mark.parametrize("name", ["clip", "hpsv2", "hpsv2.1", "pickscore"])
+@pytest.mark.parametrize("name", ["clip", "hpsv2", "hpsv21", "pickscore"])
 def test_the_text_tower_runs_once_per_prompt(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer: Any = MAKERS[name]()
     first = scorer.score(images(), PROMPTS)

@@ -1,18 +1,15 @@
-"""Weight files: found or not, read without running code, and refused in words."""
+"""Weights: read without running code, loaded strictly, and refused in words."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 from torch import nn
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.metrics import weights
-from tests.checkpoints import cache_folder
 
 
 class Code:
@@ -77,33 +74,3 @@ def test_a_broken_file_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no weights")
     with pytest.raises(UserError, match=f"{name}: cannot be read as weights"):
         weights.read(tmp_path / name)
-
-
-def test_a_digest_is_compared_whole(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(b"abc")
-    right = hashlib.sha256(b"abc").hexdigest()
-    weights.check_sha256(file, right)
-    with pytest.raises(UserError, match="not the released file"):
-        weights.check_sha256(file, right[:-1] + "0")
-
-
-def test_the_first_of_several_names_is_taken(tmp_path: Path) -> None:
-    for name in ("b", "c"):
-        (tmp_path / name).touch()
-    assert weights.locate_file(str(tmp_path), None, ("a", "b", "c")) == tmp_path / "b"
-    assert weights.locate_file(str(tmp_path / "c"), None, ("a",)) == tmp_path / "c"
-
-
-def test_an_id_is_found_in_the_hubs_cache_or_told_how_to_fetch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    snapshot = cache_folder(tmp_path, "some/scorer")
-    with pytest.raises(UserError, match=r"some/scorer: .* has no a\.pt"):
-        weights.locate_file("some/scorer", None, ("a.pt",))
-    (snapshot / "a.pt").touch()
-    assert weights.locate_file("some/scorer", None, ("a.pt",)) == snapshot / "a.pt"
-    with pytest.raises(UserError, match="hf download some/absent-scorer"):
-        weights.locate_file("some/absent-scorer", None, ("a.pt",))
