@@ -53,6 +53,8 @@ OF_THE_PAIRS = (
 )
 EXPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.export ")]
 GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
+EVALUATE = [line for line in commands() if line.startswith("python -m sdpo_exp.evaluate ")]
+COMPARE = [line for line in commands() if line.startswith("python -m sdpo_exp.compare ")]
 
 
 def is_quick(command: str) -> bool:
@@ -72,7 +74,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_command_escapes_these_tests() -> None:
-    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE, *EXPORT}
+    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE, *EXPORT, *EVALUATE, *COMPARE}
     rest = set(commands()) - set(PYTHON) - elsewhere
     assert rest == {f"make {target}" for target in MAKE_TARGETS}
     makefile = (ROOT / "Makefile").read_text()
@@ -133,9 +135,35 @@ def test_a_documented_image_is_generated(tmp_path: Path, command: str) -> None:
         if argument == "checkpoint=outputs/run/CELL/TIME":
             assert run(tmp_path, *BARE).returncode == 0
             arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
-    done = python(tmp_path, "-m", "sdpo_exp.generate", *arguments, "n=1", "steps=1")
+    is_set = any(a.startswith("prompts=") for a in arguments)
+    limits = ("steps=1", "prompts.n=2" if is_set else "n=1")
+    done = python(tmp_path, "-m", "sdpo_exp.generate", *arguments, *limits)
     assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("outputs/generate/*/grid.png"))) == 1
+    written = "manifest.json" if is_set else "grid.png"
+    assert len(list(tmp_path.glob(f"outputs/generate/*/{written}"))) == 1
+
+
+@pytest.mark.slow
+def test_the_documented_evaluations_and_comparisons_follow_on_each_other(tmp_path: Path) -> None:
+    assert run(tmp_path, *BARE).returncode == 0
+    (trained,) = run_folders(tmp_path)
+    limits = ("steps=1", "prompts.n=4")
+    drawn = "python -m sdpo_exp.generate prompts=tiny folder=outputs/generate/mine"
+    assert drawn in GENERATE
+    for line in (drawn, *EVALUATE, *COMPARE):
+        arguments = [
+            f"checkpoint={trained}" if a == "checkpoint=outputs/run/CELL/TIME" else a
+            for a in shlex.split(line)[2:]
+        ]
+        if line in COMPARE:
+            arguments.append("resamples=50")
+        elif not any(a.startswith("images=") for a in arguments):
+            arguments += limits
+        done = python(tmp_path, "-m", *arguments)
+        assert done.returncode == 0, line + done.stdout + done.stderr
+    for name in ("base", "tuned"):
+        assert (tmp_path / "outputs" / "evaluate" / name / "scores.parquet").is_file()
+    assert len(list(tmp_path.glob("outputs/compare/*/comparison.md"))) >= 1
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda v: v[:20])

@@ -1,0 +1,209 @@
+"""Scores of a folder's images: by each scorer in turn, on several devices, kept as they come."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sdpo_exp.cli.build import build
+from sdpo_exp.cli.generate_set import chunks, describe_prompts, progress, quiet, without_hydra
+from sdpo_exp.cli.pictures import Pictures
+from sdpo_exp.cli.scorers import build_scorers
+from sdpo_exp.cli.workers import Rank, count_devices, resolve_device, run_on_devices
+from sdpo_exp.comparison import ImageKey, PromptKey, Score
+from sdpo_exp.errors import UserError
+from sdpo_exp.generation.folder import ImageRecord, Manifest, read_manifest, read_settings
+from sdpo_exp.per_prompt import PerPromptScore
+from sdpo_exp.reports.evaluation import evaluation_page, evaluation_table, summarise
+from sdpo_exp.scores import (
+    EVALUATION_FILE,
+    SCORES_FILE,
+    ScoreTable,
+    read_scores,
+    write_scores,
+)
+
+if TYPE_CHECKING:
+    from sdpo_exp.protocols import PromptSet, Scorer
+
+_log = logging.getLogger(__name__)
+
+
+def score_folder(config: DictConfig, folder: Path) -> None:
+    """Score, write `scores.parquet`, `evaluation.json` and `evaluation.md`, and say the table.
+
+    Raises:
+        UserError: no images, or a scorer cannot be had or does not fit them.
+    """
+    device = resolve_device(config.device)
+    count = count_devices(device, config.devices)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_on_devices(score_share, device, count, without_hydra(config), str(folder))
+    content = json.loads((folder / EVALUATION_FILE).read_text())
+    _log.info("\n%s", evaluation_table(content))
+    _log.info("\nscores: %s", os.path.relpath(folder / SCORES_FILE))
+
+
+def score_share(rank: Rank, plain: dict[str, Any], folder: str) -> None:
+    """What one process does: every `world`-th image by every scorer; the first writes the sums."""
+    config, target = OmegaConf.create(plain), Path(folder)
+    quiet(config.torch_threads)
+    config.device = rank.device  # where the scorers of `config.metric` are built
+    manifest = _images(config, target)
+    pictures = Pictures([record.file for record in manifest.images])
+    keeper = _Keeper(config, target, manifest) if rank.rank == 0 else None
+    for scorer in build_scorers(config.metric):
+        values = _score(rank, scorer, manifest.images, pictures, config.score_batch)
+        if keeper is not None:
+            keeper.keep(scorer, values)
+        del scorer
+    rank.barrier()
+
+
+def _images(config: DictConfig, folder: Path) -> Manifest:
+    """What to score: of a set drawn here the prompts and seeds asked for, else all there is."""
+    if config.images is not None:
+        manifest = read_manifest(Path(config.images))
+        if manifest.dropped:
+            _log.info("note: %d entries without prompt or image left out", manifest.dropped)
+        return manifest
+    manifest = read_manifest(folder)
+    seeds = range(config.seed, config.seed + (config.n or 1))
+    wanted = [record for record in manifest.images if record.seed in seeds]
+    return manifest._replace(images=wanted)
+
+
+def _score(
+    rank: Rank,
+    scorer: Scorer,
+    images: Sequence[ImageRecord],
+    pictures: Pictures,
+    batch: int,
+) -> Sequence[float]:
+    """Scores of all images, summed up over the processes."""
+    state = PerPromptScore(len(images)).to(rank.device)
+    mine = range(rank.rank, len(images), rank.world)
+    for positions in progress(chunks(mine, batch), scorer.name, speaks=rank.rank == 0):
+        prompts = [images[i].prompt for i in positions]
+        found = scorer.score(pictures.batch(positions, scorer.image_size), prompts)
+        where = torch.tensor(list(positions), device=rank.device)
+        state.update(where, found.to(rank.device))
+    values: list[float] = state.compute().tolist()
+    return values
+
+
+class _Keeper:
+    """What is on disk after each scorer: a crash in the last one loses none of the others."""
+
+    def __init__(self, config: DictConfig, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.keys = [ImageKey(r.set, r.index, r.seed) for r in manifest.images]
+        if len(set(self.keys)) < len(self.keys):
+            raise UserError(f"images={config.images}: an image of the same prompt and seed twice")
+        described = _describe(config, manifest, folder)
+        earlier = self._earlier_content(described["images"])
+        self.table = ScoreTable(self._earlier(earlier), *_texts_and_labels(manifest.images))
+        kept = {name: value for name, value in earlier.items() if name in self.table.scores}
+        self.content = described | {"metrics": kept}
+
+    def keep(self, scorer: Scorer, values: Sequence[float]) -> None:
+        """Write everything known so far.
+
+        Raises:
+            UserError: a score is not a number.
+        """
+        scores = [Score(key, value) for key, value in zip(self.keys, values, strict=True)]
+        for record, score in zip(self.manifest.images, scores, strict=True):
+            if not torch.isfinite(torch.tensor(score.value)):
+                raise UserError(f"{scorer.name} gives {score.value} for {record.file}")
+        self.table = ScoreTable(
+            {**self.table.scores, scorer.name: scores}, self.table.texts, self.table.labels
+        )
+        write_scores(self.folder / SCORES_FILE, self.table)
+        metrics = {**self.content["metrics"], scorer.name: self._summary(scorer, scores)}
+        self.content = {**self.content, "metrics": metrics}
+        _write(self.folder, self.content)
+
+    def _summary(self, scorer: Scorer, scores: Sequence[Score]) -> dict[str, Any]:
+        cut = getattr(scorer, "cut_prompts", None)
+        return {
+            "display_scale": scorer.display_scale,
+            "origin": dict(getattr(scorer, "origin", {})),
+            **summarise(scores, self.table.texts, self.table.labels),
+            "cut_prompts": cut(list(self.table.texts.values())) if cut is not None else 0,
+        }
+
+    def _earlier_content(self, images: str) -> dict[str, Any]:
+        """The metrics of an earlier call for the same images.
+
+        Raises:
+            UserError: the folder holds scores of others.
+        """
+        file = self.folder / EVALUATION_FILE
+        if not file.is_file():
+            return {}
+        content = json.loads(file.read_text())
+        if content.get("images") != images:
+            raise UserError(
+                f"folder={self.folder} holds scores of {content.get('images')}; give another folder"
+            )
+        return dict(content.get("metrics", {}))
+
+    def _earlier(self, metrics: Mapping[str, Any]) -> Mapping[str, Sequence[Score]]:
+        """Their scores, if no image has come or gone since."""
+        file = self.folder / SCORES_FILE
+        table = read_scores(file).scores if metrics and file.is_file() else {}
+        return {m: s for m, s in table.items() if {x.image for x in s} == set(self.keys)}
+
+
+def _texts_and_labels(
+    images: Sequence[ImageRecord],
+) -> tuple[dict[PromptKey, str], dict[str, dict[PromptKey, str]]]:
+    texts: dict[PromptKey, str] = {}
+    labels: dict[str, dict[PromptKey, str]] = {}
+    for record in images:
+        key = PromptKey(record.set, record.index)
+        texts[key] = record.prompt
+        for axis, value in record.labels.items():
+            labels.setdefault(axis, {})[key] = value
+    return texts, labels
+
+
+def _describe(config: DictConfig, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    from sdpo_exp.cli.environment import describe_environment
+
+    source = folder if config.images is None else Path(config.images)
+    settings = read_settings(source if source.is_dir() else source.parent) or {}
+    prompts = settings.get("prompts")
+    if config.images is None:
+        prompt_set: PromptSet = build(config.prompts, "prompts")
+        prompts = describe_prompts(prompt_set)
+    name = config.label or settings.get("name") or source.resolve().name.removesuffix(".json")
+    return {
+        "name": name,
+        "model": settings.get("model"),
+        "prompts": prompts,
+        "protocol": settings.get("protocol"),
+        "pairing": "index" if manifest.by_index else "prompt",
+        "images": os.path.relpath(source),
+        **describe_environment(),
+    }
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    for name, text in _files(content):
+        partial = folder / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(folder / name)
+
+
+def _files(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield EVALUATION_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    yield "evaluation.md", evaluation_page(content)
