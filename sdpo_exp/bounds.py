@@ -13,5 +13,6 @@ PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0), Lt(math.inf)]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(math.inf)]
+Guidance = Annotated[float, Ge(1), Lt(math.inf)]  # diffusers takes less for none
 UnitInterval = Annotated[float, Ge(0), Le(1)]
 HalfOpenUnit = Annotated[float, Ge(0), Lt(1)]

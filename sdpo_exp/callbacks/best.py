@@ -134,6 +134,12 @@ class BestCheckpoint(StepCallback, Checkpoint):
         return f"{'probe' if source == 'eval' else source}/winner_minus_ref"
 
     def _no_such_monitor(self, reported: Mapping[str, float]) -> str:
+        if self.monitor in reported:
+            return (
+                f"callbacks.best.max_winner_minus_ref looks at {self._drift_name}, which is not "
+                "reported. Add probe to callbacks, or give "
+                "callbacks.best.max_winner_minus_ref=null."
+            )
         names = [name for name in reported if name.count("/") == 1 and not name.endswith("_se")]
         if not names:
             return (

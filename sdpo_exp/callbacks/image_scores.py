@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from PIL import Image
 
-from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt
+from sdpo_exp.bounds import Guidance, NonNegativeInt, PositiveInt
 from sdpo_exp.callbacks.ema import PolicyEMA
 from sdpo_exp.callbacks.steps import StepCallback, undisturbed
 from sdpo_exp.errors import UserError
@@ -57,7 +57,7 @@ class ImageScores(StepCallback):
         dirpath: str,
         every_n_steps: PositiveInt = 60,
         weights: Literal["last", "ema"] = "last",
-        guidance: PositiveFloat = 2.0,
+        guidance: Guidance = 2.0,
         steps: PositiveInt = 8,
         negative_prompt: str | None = None,
         noise: Noise = "prompt",
@@ -97,12 +97,28 @@ class ImageScores(StepCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The base's scores, which the changes are against."""
-        return {"base": self._base, "prompts": self._prompts.fingerprint()}
+        return {"base": self._base, "drawn": self._drawn()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember them, if they are of the same prompts."""
-        if state_dict["prompts"] == self._prompts.fingerprint():
+        """Remember them, if they are of the same prompts, drawn and scored in the same way."""
+        if state_dict["drawn"] == self._drawn():
             self._base = state_dict["base"]
+        else:
+            _log.warning(
+                "callbacks.images: prompts, scorers or settings changed since the base was drawn; "
+                "no eval/*_change from here on"
+            )
+
+    def _drawn(self) -> str:
+        """Everything that the base's scores depend on but the base."""
+        return repr(
+            (
+                self._prompts.fingerprint(),
+                [(draw.index, draw.seed) for draw in self._draws],
+                sorted(vars(self._settings).items()),
+                [(s.name, dict(getattr(s, "origin", {}))) for s in self._scorers.values()],
+            )
+        )
 
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         with undisturbed(module.policy), self._averaged(trainer, module):

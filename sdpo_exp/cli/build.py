@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
@@ -70,6 +72,9 @@ def build_trainer(config: DictConfig) -> L.Trainer:
     if not any(isinstance(logger, CSVLogger) for logger in loggers):
         csv = CSVLogger(config.run_dir, name="", version="", flush_logs_every_n_steps=1)
         loggers.insert(0, csv)
+    # Scorers of callbacks are built here, before Lightning has told each rank its device.
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
     trainer: L.Trainer = instantiate(
         config.trainer,

@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from sdpo_exp.cli.command import run_command
 from sdpo_exp.cli.draw_checks import absent_for_drawing, check_draws, is_chosen
 from sdpo_exp.config.schema import EVALUATE_KEYS
+from sdpo_exp.errors import UserError
 
 
 def main() -> None:
     """Entry point of `python -m sdpo_exp.evaluate`."""
-    run_command("evaluate", evaluate, check_evaluate, absent_for_drawing)
+    run_command("evaluate", evaluate, check_evaluate, late_check)
 
 
 def check_evaluate(config: DictConfig) -> list[str]:
@@ -32,7 +33,36 @@ def check_evaluate(config: DictConfig) -> list[str]:
             found.append(f"images={config.images}: no such folder or manifest")
         if config.checkpoint is not None:
             found.append("images and checkpoint: score what is drawn, or draw; not both")
+        if config.n is not None or config.seed:
+            found.append("n and seed: images= scores all that is there; leave them out")
     return found
+
+
+def late_check(config: DictConfig) -> list[str]:
+    """What cannot be had, and prompts that a scorer cannot judge, before anything is drawn."""
+    if config.images is not None:
+        from sdpo_exp.config.sources import absent_sources
+
+        return absent_sources(config, ("metric",))
+    return absent_for_drawing(config) or _refusals(config)
+
+
+def _refusals(config: DictConfig) -> list[str]:
+    """What scorers say of the prompts by a classmethod `refuses(prompts)`, where they have one."""
+    from hydra.utils import get_object
+
+    from sdpo_exp.cli.build import build
+
+    classes = [get_object(str(node["_target_"])) for node in config.metric.values()]
+    asked = [kind for kind in classes if hasattr(kind, "refuses")]
+    if not asked:
+        return []
+    try:
+        texts = [prompt.text for prompt in build(config.prompts, "prompts").prompts()]
+    except UserError as error:
+        return [str(error)]
+    said = (kind.refuses(texts) for kind in asked)
+    return list(dict.fromkeys(line for line in said if line))
 
 
 def evaluate(config: DictConfig) -> None:

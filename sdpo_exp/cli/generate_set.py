@@ -33,9 +33,9 @@ def generate_set(config: DictConfig, folder: Path) -> None:
     Raises:
         UserError: model, prompts or folder cannot be used, or the user stopped it.
     """
-    from sdpo_exp.cli.workers import count_devices, resolve_device, run_on_devices
+    from sdpo_exp.cli.workers import count_devices, run_on_devices
 
-    device = resolve_device(config.device)
+    device = drawing_device(config)
     count = count_devices(device, config.devices)
     try:
         run_on_devices(draw_share, device, count, without_hydra(config), str(folder))
@@ -44,6 +44,20 @@ def generate_set(config: DictConfig, folder: Path) -> None:
             f"interrupted; what is drawn stays. folder={os.path.relpath(folder)} in the same "
             "command goes on"
         ) from None
+
+
+def drawing_device(config: DictConfig) -> str:
+    """`cpu` or `cuda`, on which the protocol's noise can be drawn.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    from sdpo_exp.cli.workers import resolve_device
+
+    device = resolve_device(config.device)
+    if config.noise_device == "cuda" and device == "cpu":
+        raise UserError("noise_device=cuda: torch finds no CUDA device; give noise_device=cpu")
+    return device
 
 
 def without_hydra(config: DictConfig) -> dict[str, Any]:
@@ -68,10 +82,11 @@ def draw_share(rank: Rank, plain: dict[str, Any], folder: str) -> None:
             _log.info("note: %s", remark)
     rank.barrier()
     draws = list(draws_of(config, prompt_set))
-    todo = store.missing(draws[rank.rank :: rank.world])
+    missing = store.missing(draws)
+    rank.barrier()  # all have looked before anyone draws
+    todo = missing[rank.rank :: rank.world]
     if rank.rank == 0:
-        missing = len(store.missing(draws))
-        _log.info("%d of %d images to draw", missing, len(draws))
+        _log.info("%d of %d images to draw", len(missing), len(draws))
     _draw_all(model, todo, settings, store, config.batch, speaks=rank.rank == 0)
     rank.barrier()
     if rank.rank == 0:
@@ -135,6 +150,7 @@ def describe(
         "model": identity,
         "prompts": describe_prompts(prompt_set),
         "protocol": describe_protocol(model, settings) | {"dtype": identity.pop("dtype")},
+        "batch": config.batch or batch_for(model.pipeline, settings),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **describe_environment(),
     }

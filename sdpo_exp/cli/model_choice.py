@@ -5,7 +5,6 @@ Finding and naming mistakes is free of torch; only `open_model` imports it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +15,9 @@ from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from torch import nn
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
-# Of a hub repository, what no image needs.
-_NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +61,8 @@ class OpenedModel:
 
 def problems(choice: ModelChoice) -> list[str]:
     """What is wrong with a choice, as far as paths tell."""
+    if choice.revision is not None and _hub_source(choice) is None:
+        return ["revision: nothing comes from the hub here; leave it out"]
     try:
         if choice.checkpoint is not None and Path(choice.checkpoint).expanduser().exists():
             path = Path(choice.checkpoint).expanduser()
@@ -115,14 +113,16 @@ def open_model(
     """
     import torch
 
+    from sdpo_exp.cli.model_identity import hashes
+
     pipeline, commit = _load(choice, base_of_run=base_of_run)
     if choice.vae is not None:
         _replace_vae(pipeline, choice.vae)
-    identity = {**asdict(choice), "commit": commit, "weights": weights_hash(_denoiser(pipeline))}
+    identity = {**_told(choice), "commit": commit, **hashes(pipeline)}
     kind = _dtype_on(device) if dtype == "auto" else getattr(torch, dtype)
     if device.startswith("cuda"):
         # Otherwise float32 convolutions are rounded to TF32, by other amounts in other batches.
-        torch.backends.cudnn.allow_tf32 = kind != torch.float32
+        torch.backends.cudnn.allow_tf32 = False
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
@@ -132,31 +132,18 @@ def open_model(
     return OpenedModel(pipeline, {**identity, "dtype": str(kind).removeprefix("torch.")})
 
 
+def _told(choice: ModelChoice) -> dict[str, Any]:
+    """The choice without what was not looked at: a whole model needs no base."""
+    path = Path(choice.checkpoint).expanduser() if choice.checkpoint is not None else None
+    whole = path is not None and not (path.exists() and _is_weights_alone(path))
+    content = asdict(choice)
+    return content | ({"base": None} if whole else {})
+
+
 def _dtype_on(device: str) -> Any:
     import torch
 
     return torch.float32 if device == "cpu" else torch.bfloat16
-
-
-def weights_hash(network: nn.Module) -> str:
-    """sha256 over names and values of a network's weights, whatever file they came from."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        plain = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(memoryview(plain.view(torch.uint8).numpy()))
-    return digest.hexdigest()
-
-
-def _denoiser(pipeline: Any) -> Any:
-    from sdpo_exp.generation.noise import denoiser_of
-
-    network = denoiser_of(pipeline)
-    if network is None:
-        raise UserError(f"{type(pipeline).__name__} has neither a unet nor a transformer")
-    return network
 
 
 # -- loading -----------------------------------------------------------------------------------
@@ -197,10 +184,11 @@ def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:
     from diffusers import DiffusionPipeline
 
     from sdpo_exp import hub
+    from sdpo_exp.cli.model_identity import NOT_NEEDED
 
     folder = hub.locate(name, "model", revision, _wanted)
     index = (folder / INDEX).read_text() if (folder / INDEX).is_file() else ""
-    without: dict[str, Any] = {part: None for part in _NOT_NEEDED if f'"{part}"' in index}
+    without: dict[str, Any] = {part: None for part in NOT_NEEDED if f'"{part}"' in index}
     if "safety_checker" in without:
         without["requires_safety_checker"] = False
     try:
@@ -213,9 +201,10 @@ def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:
 
 
 def _wanted(files: Any) -> list[str]:
+    from sdpo_exp.cli.model_identity import NOT_NEEDED
     from sdpo_exp.models.checkpoint_folder import wanted_files
 
-    parts = sorted({file.partition("/")[0] for file in files if "/" in file} - set(_NOT_NEEDED))
+    parts = sorted({file.partition("/")[0] for file in files if "/" in file} - set(NOT_NEEDED))
     return list(wanted_files(parts, None)(files))
 
 
@@ -232,16 +221,20 @@ def _replace_vae(pipeline: Any, source: str) -> None:
 
 def _put_weights(pipeline: Any, path: Path) -> None:
     """A UNet's weights, or a LoRA's, into the base's pipeline."""
+    from sdpo_exp.cli.model_identity import denoiser
     from sdpo_exp.models.unet_file import load_into
 
     if not _is_lora(path):
-        load_into(_denoiser(pipeline), path)
+        load_into(denoiser(pipeline), path)
         return
     folder, name = (path, ADAPTERS) if path.is_dir() else (path.parent, path.name)
     try:
         pipeline.load_lora_weights(folder, weight_name=name)
     except Exception as error:
         raise UserError(f"checkpoint={path}: not a LoRA of its base: {first_line(error)}") from None
+    if not any("lora_" in parameter for parameter, _ in denoiser(pipeline).named_parameters()):
+        kind = type(denoiser(pipeline)).__name__
+        raise UserError(f"checkpoint={path}: holds no LoRA of its base's {kind}")
 
 
 def _is_weights_alone(path: Path) -> bool:

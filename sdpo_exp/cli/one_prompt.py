@@ -17,13 +17,13 @@ from sdpo_exp.cli.generate_set import (
     chunks,
     describe_protocol,
     draw_settings,
+    drawing_device,
     open_for_drawing,
     quiet,
 )
 from sdpo_exp.cli.images import judge, remarks, store
 from sdpo_exp.cli.pipelines import find_model
-from sdpo_exp.cli.workers import resolve_device
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.generation.drawing import as_pictures, draw_batch
 from sdpo_exp.generation.grid import make_grid
 from sdpo_exp.generation.noise import Draw
@@ -44,16 +44,12 @@ def generate_one(config: DictConfig, folder: Path) -> None:
         UserError: the model cannot be loaded, or takes no prompt.
     """
     quiet(config.torch_threads)
-    device = resolve_device(config.device)
-    models = _open_rows(config, device)
+    models = _open_rows(config, drawing_device(config))
     *_, model = models.values()
     for remark in remarks(model.pipeline, config.prompt, config.negative_prompt):
         _log.info("note: %s", remark)
     rows = {row: draw_one(model, config) for row, model in models.items()}
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"folder={folder} exists; give another folder") from None
+    _make(folder)
     entries = {
         row: store(folder, row, images, judge(models[row].pipeline, config.prompt, images))
         for row, images in rows.items()
@@ -62,6 +58,15 @@ def generate_one(config: DictConfig, folder: Path) -> None:
     manifest = _describe(config, models, entries)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     _say(folder, entries)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"folder={folder} exists; give another folder") from None
+    except OSError as error:
+        raise UserError(f"folder={folder}: cannot be made ({first_line(error)})") from None
 
 
 def _open_rows(config: DictConfig, device: str) -> dict[str, OpenedModel]:

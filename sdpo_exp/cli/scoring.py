@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from sdpo_exp.cli.pictures import Pictures
 from sdpo_exp.cli.scorers import build_scorers
 from sdpo_exp.cli.workers import Rank, count_devices, resolve_device, run_on_devices
 from sdpo_exp.comparison import ImageKey, PromptKey, Score
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.generation.folder import ImageRecord, Manifest, read_manifest, read_settings
 from sdpo_exp.per_prompt import PerPromptScore
 from sdpo_exp.reports.evaluation import evaluation_page, evaluation_table, summarise
@@ -44,8 +45,15 @@ def score_folder(config: DictConfig, folder: Path) -> None:
     """
     device = resolve_device(config.device)
     count = count_devices(device, config.devices)
-    folder.mkdir(parents=True, exist_ok=True)
-    run_on_devices(score_share, device, count, without_hydra(config), str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_on_devices(score_share, device, count, without_hydra(config), str(folder))
+    except KeyboardInterrupt:
+        raise UserError(
+            f"interrupted; scores of finished metrics are in {os.path.relpath(folder)}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"folder={folder}: {first_line(error)}") from None
     content = json.loads((folder / EVALUATION_FILE).read_text())
     _log.info("\n%s", evaluation_table(content))
     _log.info("\nscores: %s", os.path.relpath(folder / SCORES_FILE))
@@ -55,7 +63,9 @@ def score_share(rank: Rank, plain: dict[str, Any], folder: str) -> None:
     """What one process does: every `world`-th image by every scorer; the first writes the sums."""
     config, target = OmegaConf.create(plain), Path(folder)
     quiet(config.torch_threads)
-    config.device = rank.device  # where the scorers of `config.metric` are built
+    for node in config.metric.values():
+        if node.get("device") == "auto" or node.get("device") == config.device:
+            node.device = rank.device
     manifest = _images(config, target)
     pictures = Pictures([record.file for record in manifest.images])
     keeper = _Keeper(config, target, manifest) if rank.rank == 0 else None
@@ -108,9 +118,10 @@ class _Keeper:
         if len(set(self.keys)) < len(self.keys):
             raise UserError(f"images={config.images}: an image of the same prompt and seed twice")
         described = _describe(config, manifest, folder)
-        earlier = self._earlier_content(described["images"])
-        self.table = ScoreTable(self._earlier(earlier), *_texts_and_labels(manifest.images))
-        kept = {name: value for name, value in earlier.items() if name in self.table.scores}
+        kept = self._earlier(described["images_sha256"], [str(key) for key in config.metric])
+        scores = read_scores(folder / SCORES_FILE).scores if kept else {}
+        scores = {name: scores[name] for name in kept if name in scores}
+        self.table = ScoreTable(scores, *_texts_and_labels(manifest.images))
         self.content = described | {"metrics": kept}
 
     def keep(self, scorer: Scorer, values: Sequence[float]) -> None:
@@ -140,27 +151,28 @@ class _Keeper:
             "cut_prompts": cut(list(self.table.texts.values())) if cut is not None else 0,
         }
 
-    def _earlier_content(self, images: str) -> dict[str, Any]:
-        """The metrics of an earlier call for the same images.
+    def _earlier(self, images: str, asked: Sequence[str]) -> dict[str, Any]:
+        """The metrics of an earlier call, if it saw the very same images.
 
         Raises:
-            UserError: the folder holds scores of others.
+            UserError: it saw others, and some of its metrics are not asked for now.
         """
         file = self.folder / EVALUATION_FILE
         if not file.is_file():
             return {}
-        content = json.loads(file.read_text())
-        if content.get("images") != images:
+        try:
+            content = json.loads(file.read_text())
+            metrics: dict[str, Any] = dict(content["metrics"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{file}: broken; give another folder") from None
+        if content.get("images_sha256") == images:
+            return metrics
+        if lost := sorted(metrics.keys() - set(asked)):
             raise UserError(
-                f"folder={self.folder} holds scores of {content.get('images')}; give another folder"
+                f"folder={self.folder} has {', '.join(lost)} of other images (another n or seed, "
+                "or images that changed); give another folder, or score by these as well"
             )
-        return dict(content.get("metrics", {}))
-
-    def _earlier(self, metrics: Mapping[str, Any]) -> Mapping[str, Sequence[Score]]:
-        """Their scores, if no image has come or gone since."""
-        file = self.folder / SCORES_FILE
-        table = read_scores(file).scores if metrics and file.is_file() else {}
-        return {m: s for m, s in table.items() if {x.image for x in s} == set(self.keys)}
+        return {}
 
 
 def _texts_and_labels(
@@ -193,8 +205,18 @@ def _describe(config: DictConfig, manifest: Manifest, folder: Path) -> dict[str,
         "protocol": settings.get("protocol"),
         "pairing": "index" if manifest.by_index else "prompt",
         "images": os.path.relpath(source),
+        "images_sha256": _content_hash(manifest),
         **describe_environment(),
     }
+
+
+def _content_hash(manifest: Manifest) -> str:
+    """Over keys, prompts and files of all images: what scores belong to, whatever the path."""
+    digest = hashlib.sha256()
+    for record in manifest.images:
+        digest.update(repr((record.set, record.index, record.seed, record.prompt)).encode())
+        digest.update(hashlib.sha256(record.file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

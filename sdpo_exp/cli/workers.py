@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from torch import distributed, multiprocessing
 
 from sdpo_exp.errors import UserError
+
+# Shares take unequal times; an idle process waits for the others at the end.
+_PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,27 @@ def run_on_devices(work: Work, device: str, count: int, *arguments: Any) -> None
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "mistake"
         try:
-            multiprocessing.spawn(  # type: ignore[attr-defined]
-                _start, (work, device, count, folder, arguments), nprocs=count, join=True
+            processes = multiprocessing.spawn(  # type: ignore[attr-defined]
+                _start, (work, device, count, folder, arguments), nprocs=count, join=False
             )
+            _wait_for(processes)
         except Exception:
             if told.is_file():
                 raise UserError(told.read_text()) from None
             raise
+
+
+def _wait_for(context: Any) -> None:
+    """Join the processes; whatever ends the wait ends them, too."""
+    try:
+        while not context.join():
+            pass
+    except BaseException:
+        for process in context.processes:
+            process.terminate()
+        for process in context.processes:
+            process.join(10)
+        raise
 
 
 def _start(
@@ -108,6 +126,7 @@ def _start(
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=count,
+        timeout=_PATIENCE,
     )
     try:
         work(Rank(rank, count, own), *arguments)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from sdpo_exp.bounds import Guidance, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 GROUPS = (
     "model",
@@ -53,7 +53,7 @@ DRAW_KEYS: dict[str, Any] = {
     "n": PositiveInt | None,
     "seed": NonNegativeInt,
     "negative_prompt": str | None,
-    "guidance": PositiveFloat,
+    "guidance": Guidance,
     "steps": PositiveInt,
     "noise": Literal["prompt", "shared"],
     "noise_device": Literal["cpu", "cuda"] | None,

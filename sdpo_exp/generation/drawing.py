@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from sdpo_exp.generation.noise import (
     latent_shape,
 )
 
+_log = logging.getLogger(__name__)
 _DECODED_AT_ONCE = 4  # images; at 1024 px a VAE needs several GiB for each
 
 
@@ -68,7 +70,14 @@ def draw_batch(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
     kind = "latent" if decodes else "np"
     (found,) = pipeline(**arguments, output_type=kind, return_dict=False)[:1]
     images = _decoded(pipeline.vae, found) if decodes else np.asarray(found, np.float32)
-    # A model that diverged draws nan; grey, so that it is judged like any other.
+    broken = [draws[int(i)] for i in np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))]
+    if broken:
+        _log.warning(
+            "%d images are not finite and were made grey where they are not (prompt %d, seed %d, "
+            "...): the model diverged, or dtype overflows",
+            *(len(broken), broken[0].index, broken[0].seed),
+        )
+    # Grey, so that a model that diverged is judged like any other.
     return np.nan_to_num(images, nan=0.5).clip(0, 1)
 
 
@@ -87,14 +96,22 @@ def _arguments(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
     }
     if settings.negative_prompt is not None:
         arguments["negative_prompt"] = [settings.negative_prompt] * len(draws)
-    for name in ("height", "width"):
-        if (value := getattr(settings, name)) is not None:
-            arguments[name] = value
+    arguments |= _sides(pipeline, settings)
     if settings.noise == "prompt" and "latents" in inspect.signature(pipeline.__call__).parameters:
         shape = latent_shape(pipeline, settings.height, settings.width)
         latents = initial_latents(draws, shape)
         arguments["latents"] = latents.to(pipeline.device, denoiser_of(pipeline).dtype)
     return arguments
+
+
+def _sides(pipeline: Any, settings: DrawSettings) -> dict[str, int]:
+    """Both sides in pixels, where one is given: some pipelines ignore a single one."""
+    given = {"height": settings.height, "width": settings.width}
+    if all(value is None for value in given.values()):
+        return {}
+    scale = int(getattr(pipeline, "vae_scale_factor", 1))
+    own = dict(zip(given, latent_shape(pipeline, None, None)[1:], strict=True))
+    return {name: value or scale * own[name] for name, value in given.items()}
 
 
 def _has_vae(pipeline: Any) -> bool:
@@ -105,8 +122,16 @@ def _has_vae(pipeline: Any) -> bool:
 def _decoded(vae: Any, latents: Tensor) -> NDArray[np.float32]:
     """By the VAE in its own dtype, whatever the denoiser's is: the public evaluation decodes in
     float32 what bfloat16 drew."""
-    shift = vae.config.get("shift_factor") or 0.0
-    latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+    config = vae.config
+    if latents.ndim != 4 or latents.shape[1] != config.get("latent_channels", latents.shape[1]):
+        raise UserError("the pipeline's latents are packed, which cannot be decoded here yet")
+    latents = latents.to(vae.device, vae.dtype)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (latents.new_tensor(value).view(1, -1, 1, 1) for value in (mean, std))
+        latents = latents * std / config.scaling_factor + mean
+    else:
+        latents = latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
     with torch.autocast(vae.device.type, enabled=False):
         parts = [vae.decode(part).sample for part in latents.split(_DECODED_AT_ONCE)]
     pixels = torch.cat(parts).float() / 2 + 0.5

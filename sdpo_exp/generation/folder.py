@@ -65,21 +65,31 @@ class ImageFolder:
         """
         file = self.folder / SETTINGS_FILE
         before = read_settings(self.folder)
-        if before is None:
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise UserError(f"folder={self.folder} holds something else; give another folder")
-            (self.folder / _IMAGES).mkdir(parents=True, exist_ok=True)
+        if not any((self.folder / _IMAGES).glob("*.png")):
+            self._make(before)
             _write_json(file, settings)
             return []
+        if before is None:
+            raise UserError(f"folder={self.folder} holds something else; give another folder")
         now = json.loads(json.dumps(settings))
         if changed := list(_differences(_decisive(before), _decisive(now))):
             raise UserError(
                 f"folder={self.folder} holds images made otherwise ({'; '.join(changed[:6])}); "
                 "give another folder, or the same values"
             )
-        (self.folder / _IMAGES).mkdir(exist_ok=True)
         others = {key: before.get(key) for key in ("versions", "accelerator")}
         return [f"earlier images were drawn with {line}" for line in _differences(others, now)]
+
+    def _make(self, before: Mapping[str, Any] | None) -> None:
+        """The folder, if it is not there or was made by a call that drew nothing."""
+        try:
+            (self.folder / _IMAGES).mkdir(parents=True, exist_ok=True)
+            if before is None and any(p.name != _IMAGES for p in self.folder.iterdir()):
+                raise UserError(f"folder={self.folder} holds something else; give another folder")
+        except OSError as error:
+            raise UserError(
+                f"folder={self.folder}: cannot be made ({first_line(error)}); give another folder"
+            ) from None
 
     def file_of(self, draw: Draw) -> Path:
         """Where an image belongs."""
@@ -168,12 +178,10 @@ def read_manifest(path: Path) -> Manifest:
         prompt, image = entry.get("prompt"), _image_path(entry.get("gen_image_path"))
         if not (isinstance(prompt, str) and image):
             continue
-        labels = {k: v for k, v in (entry.get("metadata") or {}).items() if isinstance(v, str)}
-        key = (
-            (str(entry["set"]), int(entry["index"]), int(entry["seed"]))
-            if by_index
-            else (file.stem, len(images), 0)
-        )
+        metadata = entry.get("metadata")
+        filed = metadata.items() if isinstance(metadata, dict) else ()
+        labels = {k: v for k, v in filed if isinstance(v, str)}
+        key = _own_key(file, entry) if by_index else (file.stem, len(images), 0)
         images.append(ImageRecord(*key, prompt, labels, _found(file, image)))
     if not images:
         raise UserError(f"{file}: no entry with a prompt and the path of an image")
@@ -181,6 +189,13 @@ def read_manifest(path: Path) -> Manifest:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise UserError(f"{file}: names images that are not there: {absent[0]}{more}")
     return Manifest(images, by_index, len(entries) - len(images))
+
+
+def _own_key(file: Path, entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    try:
+        return str(entry["set"]), int(entry["index"]), int(entry["seed"])
+    except (TypeError, ValueError):
+        raise UserError(f"{file}: index and seed must be whole numbers, in {entry}") from None
 
 
 def _image_path(value: Any) -> str | None:
@@ -205,7 +220,7 @@ def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What decides an image; where the weights lay, and the names of things, do not."""
     model, prompts = settings.get("model") or {}, settings.get("prompts") or {}
     return {
-        "model": {key: model.get(key) for key in ("weights", "vae")},
+        "model": model.get("parts"),
         "prompts": prompts.get("sha256"),
         "protocol": settings.get("protocol"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import diffusers
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 
 
 def set_sampler(pipeline: Any, name: str, options: Mapping[str, Any]) -> None:
@@ -26,15 +27,22 @@ def set_sampler(pipeline: Any, name: str, options: Mapping[str, Any]) -> None:
     is_scheduler = inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)
     if not is_scheduler:
         raise UserError(f"sampler.name={name}: diffusers has no such scheduler")
+    if not isinstance(options, Mapping):
+        raise UserError(f"sampler.options: give {{key: value}}, got {options!r}")
     known = inspect.signature(kind.__init__).parameters
     if unknown := sorted(set(options) - set(known)):
         raise UserError(f"sampler.options: {name} knows no {', '.join(unknown)}")
-    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **options)
+    try:
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **options)
+        copy.deepcopy(pipeline.scheduler).set_timesteps(2)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"sampler: {name} refuses {dict(options)} ({first_line(error)})") from None
 
 
 def sampler_config(pipeline: Any) -> dict[str, Any]:
     """The scheduler's class and whole configuration, for a manifest."""
-    config = {k: v for k, v in pipeline.scheduler.config.items() if k != "_use_default_values"}
+    # Names with an underscore are diffusers' own notes, such as its version.
+    config = {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")}
     return {"class": type(pipeline.scheduler).__name__, **_plain(config)}
 
 

@@ -15,7 +15,8 @@ def pick_device(device: torch.device | str) -> torch.device:
     """
     cuda = torch.cuda.is_available()
     if device == "auto":
-        return torch.device("cuda" if cuda else "cpu")
+        # With its number: the current device may be another one when images come.
+        return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     try:
         found = torch.device(device)
     except RuntimeError as error:

@@ -102,10 +102,11 @@ class PixelShufflePipeline(DiffusionPipeline):
         config = self.unet.config
         shape = (count, config.in_channels, config.sample_size, config.sample_size)
         if latents is None:
-            return randn_tensor(shape, generator=generator, device=self.device)
+            device, dtype = self.device, self.unet.dtype
+            return randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         if latents.shape != shape:
             raise ValueError(f"latents must be {shape}, got {tuple(latents.shape)}")
-        return latents.to(self.device)
+        return latents.to(self.device, self.unet.dtype)
 
     def _encode(self, prompts: list[str]) -> Tensor:
         tokens = self.tokenizer(

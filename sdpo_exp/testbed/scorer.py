@@ -39,6 +39,18 @@ class ExactScorer:
         self._part, self.name = part, f"tiny_{part}"
         self.origin: Mapping[str, Any] = {}
 
+    @classmethod
+    def refuses(cls, prompts: Sequence[str]) -> str | None:
+        """Why these prompts cannot be judged, or None; asked before anything is drawn."""
+        for index, prompt in enumerate(prompts):
+            try:
+                parse_caption(prompt)
+            except UserError as error:
+                return (
+                    f"metric: tiny_* judge captions of the embedded world; prompt {index}: {error}"
+                )
+        return None
+
     def cut_prompts(self, prompts: Sequence[str]) -> int:
         """How many of the prompts are cut: none, for captions are read to the end."""
         del prompts

@@ -143,6 +143,8 @@ def test_the_best_step_by_a_metric_is_kept(tmp_path: Path) -> None:
     assert described["winner_minus_ref"] is None
     with pytest.raises(UserError, match=r"eval/blue is not reported .* eval/red"):
         fit(tmp_path, BestCheckpoint(str(tmp_path), "eval/blue"), callback(tmp_path))
+    with pytest.raises(UserError, match=r"Add probe to callbacks, or give .*=null"):
+        fit(tmp_path, BestCheckpoint(str(tmp_path), "eval/red"), callback(tmp_path))
 
 
 def test_averaged_weights_are_judged_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -167,6 +169,8 @@ def test_a_resumed_run_remembers_the_base(tmp_path: Path) -> None:
     _, other = fit(tmp_path / "other", callback(tmp_path, prompts=Two(2)), ckpt_path=last)
     assert "eval/red" in other[6]
     assert "eval/red_change" not in other[6]
+    _, brighter = fit(tmp_path / "steps", callback(tmp_path, steps=3), ckpt_path=last)
+    assert "eval/red_change" not in brighter[6]
 
 
 def test_no_scorers_are_told(tmp_path: Path) -> None:

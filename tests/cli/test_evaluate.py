@@ -156,7 +156,7 @@ def test_a_metric_added_later_joins_the_others(base: tuple[Path, str], tmp_path:
     manifest = [{**entry, "gen_image_path": "0.png"}]
     (tmp_path / "other" / "m.json").write_text(json.dumps(manifest))
     refused = evaluate(tmp_path, "images=other/m.json", "folder=out", "metric=[tiny_reward]")
-    assert "folder=out holds scores of" in refused.stderr
+    assert "folder=out has tiny_accuracy of other images" in refused.stderr
     assert values(tmp_path / "out") == first
 
 
@@ -187,6 +187,7 @@ def test_a_run_is_evaluated_under_its_cell_s_name(tmp_path: Path) -> None:
         (["metric=[]"], ["metric: by what?"]),
         (["prompts=null"], ["prompts=null: no such choice", "papv2"]),
         (["images=nowhere"], ["images=nowhere: no such folder or manifest"]),
+        (["images=.", "n=2"], ["n and seed: images= scores all that is there"]),
         (["images=.", "checkpoint=a/b"], ["images and checkpoint: score what is drawn, or draw"]),
         (["score_batch=0", "steps=no"], ["2 mistakes", "score_batch: must be", "steps: must be"]),
         (["metric.tiny_reward.part=all"], ["metric.tiny_reward.part: must be 'reward'"]),
@@ -233,4 +234,16 @@ def test_prompts_that_a_scorer_cannot_judge_are_told(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "not a caption of the testbed: 'a dog'" in done.stderr
-    assert list(tmp_path.glob("outputs/evaluate/*/images/*.png"))  # what was drawn stays
+    assert not (tmp_path / "outputs").exists()  # told before anything is drawn
+
+
+def test_scores_of_images_that_changed_are_not_kept(tmp_path: Path) -> None:
+    evaluated(tmp_path, *SMALL, "folder=out", "n=2")
+    lost = evaluate(tmp_path, "prompts.n=5", "steps=1", "folder=out", "metric=[tiny_accuracy]")
+    assert "folder=out has tiny_reward of other images (another n or seed" in lost.stderr
+    assert len(values(tmp_path / "out")) == 10
+    evaluated(tmp_path, *SMALL, "folder=out")  # all of its metrics once more, of one seed
+    assert len(values(tmp_path / "out")) == 5
+    Image.new("RGB", (32, 32)).save(tmp_path / "out" / "images" / "00000_seed0.png")
+    changed = evaluate(tmp_path, "images=out", "folder=out", "metric=[tiny_accuracy]")
+    assert "of other images" in changed.stderr

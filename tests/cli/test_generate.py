@@ -65,7 +65,10 @@ def pipeline() -> PixelShufflePipeline:
         ([], [f"prompt: what should the images show? For example prompt='{EXAMPLE}'"]),
         (["prompt="], ["prompt: what should the images show?"]),
         (["promt=cat", "n=0"], ["2 mistakes", "did you mean 'prompt'", "n: must be greater than"]),
-        (["prompt=cat", "guidance=0", "steps=0"], ["guidance: must be greater than 0", "steps: "]),
+        (
+            ["prompt=cat", "guidance=0", "steps=0"],
+            ["guidance: must be greater than or equal to 1", "steps: "],
+        ),
         (["prompt=cat", "checkpoint=no"], ["checkpoint=no: no such folder. Give a run's folder"]),
         (["prompt=cat", "folder=there"], ["folder=there exists; give another folder"]),
         (["prompt=cat", "prompts=tiny"], ["give one prompt or a set of them, not both"]),

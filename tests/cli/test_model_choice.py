@@ -10,9 +10,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from sdpo_exp import hub
-from sdpo_exp.cli.model_choice import ModelChoice, absent, open_model, problems, weights_hash
+from sdpo_exp.cli.model_choice import ModelChoice, absent, open_model, problems
+from sdpo_exp.cli.model_identity import weights_hash
 from sdpo_exp.cli.pipelines import ADAPTERS
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.stable_diffusion import StableDiffusion
@@ -103,6 +105,21 @@ def test_adapters_go_onto_their_base(checkpoint: str) -> None:
     assert found.identity["weights"] != base_hash()
 
 
+def test_adapters_of_another_family_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"transformer.blocks.0.attn.lora_A.weight": torch.zeros(2, 4)}, file)
+    with pytest.raises(UserError, match="LoRA of its base"):
+        open_model(ModelChoice(str(file), "base"), "cpu")
+
+
+def test_what_was_not_looked_at_is_not_told() -> None:
+    whole = opened(checkpoint="base", base="nobody/nothing").identity
+    assert whole["base"] is None
+    assert opened(checkpoint="unet.pth", base="base").identity["base"] == "base"
+    assert set(whole["parts"]) == {"unet", "vae", "text_encoder"}
+    assert whole["parts"]["unet"] == whole["weights"]
+
+
 def test_another_vae_takes_the_place_of_the_model_s_own() -> None:
     found = opened(checkpoint="base", vae="vae")
     (weight, other) = (
@@ -132,6 +149,7 @@ def test_half_precision_leaves_the_vae_alone() -> None:
         ({"checkpoint": "no/such/folder"}, "checkpoint=no/such/folder: no such folder"),
         ({"checkpoint": "nothing"}, "checkpoint=nothing: no such folder"),
         ({"checkpoint": "hub"}, "checkpoint=hub: neither a run's folder nor a model's"),
+        ({"checkpoint": "base", "revision": "v1"}, "revision: nothing comes from the hub here"),
     ],
 )
 def test_a_wrong_path_is_told(choice: Any, words: str) -> None:

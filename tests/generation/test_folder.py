@@ -16,7 +16,7 @@ from sdpo_exp.generation.noise import Draw
 from sdpo_exp.types import Prompt
 
 SETTINGS: dict[str, Any] = {
-    "model": {"weights": "abc", "vae": None, "checkpoint": "here"},
+    "model": {"parts": {"unet": "abc", "vae": "def"}, "checkpoint": "here"},
     "prompts": {"name": "mine", "sha256": "123", "n": 2},
     "protocol": {"guidance": 2.0, "steps": 8, "sampler": {"class": "Euler"}},
     "versions": {"torch": "2.1"},
@@ -82,8 +82,8 @@ def test_the_manifest_is_in_the_public_format_and_reads_back(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (changed(model={"weights": "xyz", "vae": None}), "model.weights: abc -> xyz"),
-        (changed(model={"weights": "abc", "vae": "fix"}), "model.vae: None -> fix"),
+        (changed(model={"parts": {"unet": "xyz", "vae": "def"}}), "model.unet: abc -> xyz"),
+        (changed(model={"parts": {"unet": "abc", "vae": "fix"}}), "model.vae: def -> fix"),
         (changed(prompts={"sha256": "9"}), "prompts: 123 -> 9"),
         (changed(protocol={**SETTINGS["protocol"], "steps": 9}), "protocol.steps: 8 -> 9"),
     ],
@@ -101,7 +101,7 @@ def test_images_made_otherwise_are_refused_and_stay(
 
 def test_what_does_not_decide_an_image_is_only_told(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    same = {"weights": "abc", "vae": None, "checkpoint": "elsewhere"}
+    same = {**SETTINGS["model"], "checkpoint": "elsewhere"}
     assert store.begin(changed(model=same)) == []
     assert store.begin(changed(versions={"torch": "2.2"})) == [
         "earlier images were drawn with versions.torch: 2.1 -> 2.2"
@@ -115,6 +115,33 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "generation.json").write_text("{")
     with pytest.raises(UserError, match=r"generation.json: broken"):
         ImageFolder(tmp_path).begin(SETTINGS)
+
+
+def test_a_call_that_drew_nothing_leaves_no_lock(tmp_path: Path) -> None:
+    store = ImageFolder(tmp_path / "new")
+    (tmp_path / "new" / "images").mkdir(parents=True)  # killed between two writes
+    store.begin(SETTINGS)
+    store.begin(changed(protocol={"steps": 9}))
+    assert json.loads((tmp_path / "new" / "generation.json").read_text())["protocol"]["steps"] == 9
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot be made"):
+        ImageFolder(tmp_path / "file").begin(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({"index": None}, "index and seed must be whole numbers"), ({"metadata": "x"}, None)],
+)
+def test_an_entry_of_our_own_that_is_damaged_is_told(
+    tmp_path: Path, more: dict[str, Any], words: str | None
+) -> None:
+    entry = {"prompt": "cat", "gen_image_path": "0.png", "set": "s", "index": 0, "seed": 0}
+    file = public(tmp_path, [{**entry, **more}])
+    if words is None:
+        assert read_manifest(file).images[0].labels == {}
+        return
+    with pytest.raises(UserError, match=words):
+        read_manifest(file)
 
 
 def public(folder: Path, entries: Any) -> Path:
