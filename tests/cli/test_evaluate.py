@@ -13,12 +13,15 @@ import pytest
 from PIL import Image
 
 from sdpo_exp.cli.evaluate import main
+from sdpo_exp.models.unet_file import write_state
 from sdpo_exp.scores import ScoreTable, read_scores
 from sdpo_exp.statistics import estimate
 from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.checker import check
+from tests.checkpoints import SD15_ID, cache_folder, save_sd15, small_sd_unet
 from tests.cli.command import HEAVY, environment, here, python
 from tests.cli.test_pipelines import perturbed
+from tests.metrics import stand_ins
 
 _WATCHED = f"""
 import atexit, sys
@@ -247,3 +250,44 @@ def test_scores_of_images_that_changed_are_not_kept(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "out" / "images" / "00000_seed0.png")
     changed = evaluate(tmp_path, "images=out", "folder=out", "metric=[tiny_accuracy]")
     assert "of other images" in changed.stderr
+
+
+@pytest.mark.slow
+def test_a_public_unet_is_drawn_by_the_public_protocol_and_scored_by_all_learned_metrics(
+    tmp_path: Path,
+) -> None:
+    """Everything but the sizes is as released: hub ids, file layouts, protocol, scorers."""
+    cache = tmp_path / "hub"
+    head = stand_ins.fill(cache)
+    save_sd15(cache_folder(cache, SD15_ID))
+    write_state(small_sd_unet(), tmp_path / "unet.pth")
+    (tmp_path / "mine.txt").write_text("a red cat\na dog\na red cat\n")
+    limits = ("steps=2", "height=64", "width=64", "dtype=float32")
+    names = ("pickscore", "hpsv2", "hpsv21", "aesthetic", "clip", "imagereward")
+    done = python(
+        tmp_path, "-m", "sdpo_exp.evaluate", "protocol=sdpo_sd15", "checkpoint=unet.pth",
+        "prompts=file", "prompts.path=mine.txt", f"metric=[{','.join(names)}]", *limits,
+        *stand_ins.head_overrides(head), "folder=out",
+        extra={"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = content(tmp_path / "out")
+    assert tuple(told["metrics"]) == names
+    protocol = told["protocol"]
+    assert (protocol["guidance"], protocol["noise"], protocol["negative_prompt"]) == (
+        8.5,
+        "shared",
+        "",
+    )
+    assert protocol["sampler"]["timestep_spacing"] == "linspace"
+    assert told["model"]["base"] == SD15_ID
+    for name in names:
+        found = values(tmp_path / "out", name)
+        assert len(found) == 3
+        # One noise for all prompts: the same prompt is the same image, so one observation of two.
+        assert found[0, 0] == pytest.approx(found[2, 0], abs=1e-5)
+        metric = told["metrics"][name]
+        assert (metric["images"], metric["prompts"]) == (3, 2)
+        assert metric["origin"]["sha256"]
+    scale = {name: told["metrics"][name]["display_scale"] for name in names}
+    assert [name for name, value in scale.items() if value == 1] == ["aesthetic", "imagereward"]

@@ -267,3 +267,21 @@ def test_a_looser_safeguard_belongs_to_flawed_winners_alone() -> None:
     half = {job.data for job in everything if job.cell.endswith("half")}
     assert half == {"tiny_flawed"}
     assert len(everything) == 4 * 9 + 2
+
+
+@pytest.mark.slow
+def test_the_comparison_trains_evaluates_and_compares_and_then_does_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    script = ROOT / "experiments" / "comparison" / "run.py"
+    small = ("--seeds", "0", "--images", "4", "--extra", "max_steps=1", "callbacks=[checkpoint]")
+    done = python(tmp_path, script, *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    root = tmp_path / "outputs" / "comparison"
+    assert (root / "against_base" / "comparison.png").is_file()
+    assert "dpo_safeguard_seed0" in (root / "against_dpo_seed0" / "comparison.md").read_text()
+    scores = {f: f.stat().st_mtime_ns for f in root.glob("evaluate/*/scores.parquet")}
+    assert len(scores) == 4
+    again = python(tmp_path, script, *small)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {f: f.stat().st_mtime_ns for f in scores} == scores
