@@ -44,8 +44,18 @@ def environment() -> dict[str, str]:
 
 
 def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.CompletedProcess[str]:
-    """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded."""
-    return python(folder, *(("-c", _WATCHED) if watch else ("-m", "sdpo_exp")), *arguments)
+    """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded.
+
+    In this process, for importing takes longer than a small run; in one of its own where that is
+    watched, and where several devices start the command line again.
+    """
+    if watch:
+        return python(folder, "-c", _WATCHED, *arguments)
+    if any(argument.startswith("trainer.devices=") for argument in arguments):
+        return python(folder, "-m", "sdpo_exp", *arguments)
+    from sdpo_exp.cli.train import main
+
+    return here(folder, main, *arguments)
 
 
 def python(

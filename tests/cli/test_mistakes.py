@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SMALL, run, run_folders
+from tests.cli.command import SMALL, python, run, run_folders
 
 STAGE_1 = [
     (["objective=dpoo"], ["did you mean 'dpo'", "Choices: dmpo, dpo"]),
@@ -95,12 +95,17 @@ def test_a_value_that_is_passed_on_is_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["objective=dpoo"]], ids=["help", "mistake"])
 def test_it_answers_within_three_seconds(tmp_path: Path, arguments: list[str]) -> None:
-    best = float("inf")
-    for _ in range(3):  # the best of three, on a machine that may be busy
-        started = time.perf_counter()
-        run(tmp_path, *arguments)
-        best = min(best, time.perf_counter() - started)
-    assert best < 3
+    def fastest(*command: str) -> float:
+        best = float("inf")
+        for _ in range(3):  # the best of three, on a machine that may be busy
+            started = time.perf_counter()
+            python(tmp_path, *command)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    # Three seconds, or on a slow machine as many times what it cannot do without.
+    unavoidable = fastest("-c", "import hydra, pydantic")
+    assert fastest("-m", "sdpo_exp", *arguments) < max(3, 4 * unavoidable)
 
 
 STAGE_2 = [
