@@ -47,11 +47,12 @@ def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.Comple
     """`python -m sdpo_exp <arguments>` in `folder`; `watch` prints the heavy modules it loaded.
 
     In this process, for importing takes longer than a small run; in one of its own where that is
-    watched, and where several devices start the command line again.
+    watched, where several devices start the command line again, and where the current folder is
+    one to import from.
     """
     if watch:
         return python(folder, "-c", _WATCHED, *arguments)
-    if any(argument.startswith("trainer.devices=") for argument in arguments):
+    if any(a == "--config-dir" or a.startswith("trainer.devices=") for a in arguments):
         return python(folder, "-m", "sdpo_exp", *arguments)
     from sdpo_exp.cli.train import main
 
