@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from sdpo_exp.cli.environment import describe_environment
-from sdpo_exp.cli.generate_set import chunks
 from sdpo_exp.cli.model_choice import ModelChoice, open_model
 from sdpo_exp.cli.pictures import Pictures
+from sdpo_exp.cli.progress import chunks
 from sdpo_exp.cli.workers import Rank, run_on_devices
-from sdpo_exp.generation.drawing import DrawSettings, as_pictures, draw_batch
+from sdpo_exp.generation.drawing import DrawSettings, draw_in_batches
 from sdpo_exp.generation.folder import ImageFolder
 from sdpo_exp.generation.noise import Draw
 from sdpo_exp.testbed.prompts import WorldCaptions
@@ -46,10 +46,8 @@ def go(pipeline: Any, draws: Sequence[Draw], batch: int, store: ImageFolder) -> 
     """Seconds of drawing and writing, and of scoring, `batch` at a time; scores go to a file."""
     (store.folder / "images").mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    for group in chunks(draws, batch):
-        pictures = as_pictures(draw_batch(pipeline, group, SETTINGS))
-        for draw, picture in zip(group, pictures, strict=True):
-            store.save(draw, picture)
+    for draw, picture in draw_in_batches(pipeline, draws, SETTINGS, batch):
+        store.save(draw, picture)
     drawn = time.perf_counter()
     files = Pictures([store.file_of(draw) for draw in draws])
     for scorer in (ExactScorer("reward"), ExactScorer("accuracy")):

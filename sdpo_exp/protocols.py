@@ -178,6 +178,10 @@ class PromptSet(Protocol):
 class Scorer(Protocol):
     """A score of images under prompts, on the raw scale of its official script.
 
+    It may also have `origin`, a mapping that says where its weights came from;
+    `cut_prompts(prompts) -> int`, how many prompts it reads in part only; and a classmethod
+    `refuses(prompts) -> str | None`, asked before anything is drawn.
+
     Attributes:
         name: of the metric, as in tables.
         display_scale: what printed numbers are multiplied by, and labelled with: 1 or 100.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdpo_exp.comparison import ImageKey, PromptKey, Score
 from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.manifests import ManifestEntry, read_entries
+from sdpo_exp.pairing import ImageKey, PromptKey, Score
 
 SCORES_FILE = "scores.parquet"
 EVALUATION_FILE = "evaluation.json"  # beside it: which model, which prompts, which scorers
@@ -77,21 +77,6 @@ class ManifestScores(NamedTuple):
     numbers: tuple[str, ...]
 
 
-class _Entry(NamedTuple):
-    """An entry of a manifest that counts: its place there, and what it says."""
-
-    place: int
-    image: ImageKey
-    prompt: str
-    scores: Mapping[str, float]
-    numbers: Mapping[str, float]
-    fields: Mapping[str, Any]
-
-    @property
-    def key(self) -> PromptKey:
-        return PromptKey(self.image.set, self.image.prompt)
-
-
 def read_scores(path: Path) -> ScoreTable:
     """Read what `write_scores` wrote; any further column of texts is an axis of labels.
 
@@ -146,70 +131,40 @@ def read_manifest_scores(path: Path, fields: Sequence[str] = ()) -> ManifestScor
     Raises:
         UserError: no manifest, no entry that counts, or one without a metric that others have.
     """
-    raw = _read_entries(path)
-    by_index = all({"set", "index", "seed"} <= entry.keys() for entry in raw)
-    entries: list[_Entry] = []
-    for place, given in enumerate(raw):
-        prompt = given.get("prompt")
-        if isinstance(prompt, str) and image_path(given.get("gen_image_path")):
-            counted = ImageKey(path.stem, len(entries), 0)
-            image = _own_key(path, place, given) if by_index else counted
-            entries.append(_Entry(place, image, prompt, *_numbers(given, fields), given))
-    if not entries:
-        raise UserError(f"{path}: no entry with a prompt and the path of an image")
+    entries, by_index, dropped = read_entries(path)
+    numbers = [_numbers(entry.fields, fields) for entry in entries]
     table = ScoreTable(
-        _scores(path, entries),
-        _texts(path, ((entry.key, entry.prompt) for entry in entries)),
+        _scores(path, entries, [scores for scores, _ in numbers]),
+        _texts(path, ((_prompt(entry), entry.prompt) for entry in entries)),
         _labels(entries),
     )
-    numbers = dict.fromkeys(name for entry in entries for name in entry.numbers)
-    return ManifestScores(table, by_index, len(raw) - len(entries), tuple(numbers))
+    others = dict.fromkeys(name for _, loose in numbers for name in loose)
+    return ManifestScores(table, by_index, dropped, tuple(others))
 
 
-def image_path(value: Any) -> str | None:
-    """The path of an entry's image: a text, or the first filled one of a list; else None."""
-    if isinstance(value, list):
-        value = next((item for item in value if isinstance(item, str) and item), None)
-    return value if isinstance(value, str) and value else None
+def _prompt(entry: ManifestEntry) -> PromptKey:
+    return PromptKey(entry.image.set, entry.image.prompt)
 
 
-def _read_entries(path: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest ({first_line(error)})") from None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(
-            f"{path}: no manifest; one is a JSON list of objects with prompt and gen_image_path"
-        )
-    return entries
-
-
-def _own_key(path: Path, place: int, entry: Mapping[str, Any]) -> ImageKey:
-    try:
-        return ImageKey(str(entry["set"]), int(entry["index"]), int(entry["seed"]))
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: entry {place}: index and seed must be whole numbers") from None
-
-
-def _scores(path: Path, entries: Sequence[_Entry]) -> dict[str, list[Score]]:
-    found: dict[str, list[Score]] = {name: [] for entry in entries for name in entry.scores}
-    for entry in entries:
-        if missing := sorted(found.keys() - entry.scores.keys()):
+def _scores(
+    path: Path, entries: Sequence[ManifestEntry], scores: Sequence[Mapping[str, float]]
+) -> dict[str, list[Score]]:
+    found: dict[str, list[Score]] = {name: [] for own in scores for name in own}
+    for entry, own in zip(entries, scores, strict=True):
+        if missing := sorted(found.keys() - own.keys()):
             raise UserError(
                 f"{path}: entry {entry.place} has no {', '.join(missing)}, and others do"
             )
         for name, column in found.items():
-            column.append(Score(entry.image, entry.scores[name]))
+            column.append(Score(entry.image, own[name]))
     return found
 
 
-def _labels(entries: Sequence[_Entry]) -> dict[str, dict[PromptKey, str]]:
+def _labels(entries: Sequence[ManifestEntry]) -> dict[str, dict[PromptKey, str]]:
     found: dict[str, dict[PromptKey, str]] = {}
     for entry in entries:
-        for axis, value in _mapping(entry.fields.get("metadata")).items():
-            if isinstance(value, str) and value:
-                found.setdefault(axis, {})[entry.key] = value
+        for axis, value in entry.labels.items():
+            found.setdefault(axis, {})[_prompt(entry)] = value
     return found
 
 

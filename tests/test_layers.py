@@ -24,6 +24,8 @@ RANKS = {
         "trained_state",
         "scores",
         "pairing",
+        "manifests",
+        "whole_files",
         "per_prompt",
     ),
     1: ("objectives", "safeguard", "models", "data", "metrics", "gradient_rules"),

@@ -13,10 +13,10 @@ import pytest
 
 from sdpo_exp.comparison import ImageKey, PromptKey, Score
 from sdpo_exp.errors import UserError
+from sdpo_exp.manifests import image_path
 from sdpo_exp.scores import (
     SCORES_FILE,
     ScoreTable,
-    image_path,
     read_manifest_scores,
     read_scores,
     write_scores,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from sdpo_exp.callbacks.steps import StepCallback
 from sdpo_exp.errors import UserError
 from sdpo_exp.training import PreferenceModule
+from sdpo_exp.whole_files import write_json
 
 Mode = Literal["max", "min"]
 
@@ -178,10 +178,7 @@ class BestCheckpoint(StepCallback, Checkpoint):
         content: dict[str, Any] = {**self.settings, **self.best._asdict()}
         if math.isnan(self.best.winner_minus_ref):  # of images judged without a probe
             content["winner_minus_ref"] = None
-        target = self.path.with_suffix(".json")
-        partial = target.with_name(f"{target.name}.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(target)
+        write_json(self.path.with_suffix(".json"), content)
 
     def _bring_along(self, resumed_from: Path | None) -> None:
         """Have the remembered best in this run's folder; forget one whose file is gone."""

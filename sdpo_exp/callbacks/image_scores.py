@@ -150,12 +150,12 @@ class ImageScores(StepCallback):
         shown: list[Image.Image] = []
         for start in range(0, len(mine), self._batch):
             where = list(mine[start : start + self._batch])
+            draws = [self._draws[i] for i in where]
             with _drawing(trainer, pipeline):
-                images = draw_batch(pipeline, [self._draws[i] for i in where], self._settings)
-            pictures = as_pictures(images)
+                pictures = as_pictures(draw_batch(pipeline, draws, self._settings))
             shown += pictures[: _SHOWN - len(shown)]
             for scorer in self._scorers.values():
-                scores = scorer.score(pictures, [self._draws[i].prompt for i in where])
+                scores = scorer.score(pictures, [draw.prompt for draw in draws])
                 states[scorer.name].update(torch.tensor(where), scores)
         device = trainer.strategy.root_device
         return {name: state.to(device).compute().tolist() for name, state in states.items()}, shown

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from sdpo_exp.config import conf_dir
@@ -106,6 +109,25 @@ def _refuse_many_devices(cells: list[DictConfig]) -> list[str]:
     if any(isinstance(count, int) and count > 1 for count in devices):
         return ["trainer.devices > 1 in a sweep: run the cells one by one, without -m"]
     return []
+
+
+def job_folder(config: DictConfig) -> Path:
+    """`config.folder`; in a sweep, whose jobs may share the time in its name, one below it."""
+    job = HydraConfig.get()
+    sweep = job.mode == RunMode.MULTIRUN
+    return Path(config.folder) / str(job.job.num) if sweep else Path(config.folder)
+
+
+def new_job_folder(config: DictConfig) -> Path:
+    """The same, for a command that writes only into a folder of its own.
+
+    Raises:
+        UserError: it is there already.
+    """
+    folder = job_folder(config)
+    if folder.exists():
+        raise UserError(f"folder={folder} exists; give another folder")
+    return folder
 
 
 def settle_run_dir(config: DictConfig, folder: str) -> None:

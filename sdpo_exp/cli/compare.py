@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt
-from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.command import new_job_folder, run_command
 from sdpo_exp.cli.compare_matches import Choices, Plan, plan
 from sdpo_exp.cli.compare_sources import Source, read_source, with_names
 from sdpo_exp.config.check import check_keys
@@ -131,7 +129,7 @@ def compare(config: DictConfig) -> None:
     rows = compare_matches(found.matches, test=config.test, **draws)
     averages = [average_metrics(match, **draws) for match in found.matches]
     told = Told(rows, [average for average in averages if average is not None])
-    folder = _folder(config)
+    folder = new_job_folder(config)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -233,12 +231,3 @@ def _plan(config: DictConfig, sources: Sequence[Source]) -> Plan:
         sources[1:],
         Choices(config.only, config.by, config.cluster, config.pairing),
     )
-
-
-def _folder(config: DictConfig) -> Path:
-    hydra = HydraConfig.get()
-    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
-    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
-    if folder.exists():
-        raise UserError(f"folder={folder} exists; give another folder")
-    return folder

@@ -27,11 +27,7 @@ def check_draws(config: DictConfig, keys: Mapping[str, Any]) -> list[str]:
             found += list(check_node(config[group], group))
     if found:
         return found
-    return [*_rules(config), *problems(_choice(config))]
-
-
-def _choice(config: DictConfig) -> ModelChoice:
-    return ModelChoice(config.checkpoint, config.base, config.revision, config.vae)
+    return [*_rules(config), *problems(ModelChoice.of(config))]
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
@@ -52,4 +48,4 @@ def absent_for_drawing(config: DictConfig) -> list[str]:
     from sdpo_exp.config.sources import absent_sources
 
     groups = [group for group in GROUPS if is_chosen(config, group)]
-    return [*absent(_choice(config)), *absent_sources(config, groups)]
+    return [*absent(ModelChoice.of(config)), *absent_sources(config, groups)]

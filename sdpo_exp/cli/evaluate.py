@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.command import job_folder, run_command
 from sdpo_exp.cli.draw_checks import absent_for_drawing, check_draws, is_chosen
 from sdpo_exp.config.schema import EVALUATE_KEYS
 from sdpo_exp.errors import UserError
@@ -73,9 +71,7 @@ def evaluate(config: DictConfig) -> None:
     """
     from sdpo_exp.cli.scoring import score_folder
 
-    hydra = HydraConfig.get()
-    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
-    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
+    folder = job_folder(config)
     if config.images is None:
         from sdpo_exp.cli.generate_set import generate_set
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.command import new_job_folder, run_command
 from sdpo_exp.cli.export_source import (
     Source,
     build_policy,
@@ -95,7 +95,7 @@ def export(config: DictConfig) -> None:
 
     torch.set_num_threads(config.torch_threads)
     _quiet()
-    source, folder = _source(config), _folder(config)
+    source, folder = _source(config), new_job_folder(config)
     content = read_checkpoint(source.checkpoint)
     backbone = build_policy(source, content, config.weights)
     exported = Exported(config.weights, int(content["global_step"]), config.dtype)
@@ -116,18 +116,6 @@ def export(config: DictConfig) -> None:
 
 def _source(config: DictConfig) -> Source:
     return find_source(Path(config.checkpoint), config.weights)
-
-
-def _folder(config: DictConfig) -> Path:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    hydra = HydraConfig.get()
-    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
-    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
-    if folder.exists():
-        raise UserError(f"folder={folder} exists; give another folder")
-    return folder
 
 
 def _quiet() -> None:

@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.command import job_folder, run_command
 from sdpo_exp.cli.draw_checks import absent_for_drawing, check_draws, is_chosen
 from sdpo_exp.config.schema import GENERATE_KEYS
 
@@ -81,9 +79,7 @@ def generate(config: DictConfig) -> None:
     Raises:
         UserError: the model cannot be loaded, or takes no prompt.
     """
-    hydra = HydraConfig.get()
-    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
-    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
+    folder = job_folder(config)
     if is_chosen(config, "prompts"):
         from sdpo_exp.cli.generate_set import generate_set
 

@@ -5,7 +5,6 @@ Finding and naming mistakes is free of torch; only `open_model` imports it.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,10 +14,10 @@ from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from omegaconf import DictConfig
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,49 @@ class ModelChoice:
     revision: str | None = None
     vae: str | None = None
 
+    @classmethod
+    def of(cls, config: DictConfig) -> ModelChoice:
+        """What a command's keys name."""
+        return cls(config.checkpoint, config.base, config.revision, config.vae)
+
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint as a path; None without one, or where nothing is there."""
+        path = Path(self.checkpoint).expanduser() if self.checkpoint is not None else None
+        return path if path is not None and path.exists() else None
+
+    @property
+    def weights_alone(self) -> Path | None:
+        """The checkpoint's path, if it holds weights that need a base."""
+        return self.path if self.path is not None and _is_weights_alone(self.path) else None
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, if the checkpoint is one.
+
+        Raises:
+            UserError: there is something at its path, but no model.
+        """
+        whole = self.path if self.weights_alone is None else None
+        return find_model(whole).run if whole is not None else None
+
+    @property
+    def on_hub(self) -> tuple[str, str] | None:
+        """Key and id of what must come from the hub or its cache; None: nothing."""
+        if self.checkpoint is not None and self.path is None:
+            return "checkpoint", self.checkpoint
+        needs_base = self.checkpoint is None or self.weights_alone is not None
+        if self.base is not None and needs_base and not Path(self.base).expanduser().exists():
+            return "base", self.base
+        return None
+
     @property
     def name(self) -> str:
         """A short one: a run's cell, else the last part of a path or id."""
         source = self.checkpoint or self.base
         if source is None:
             return "base"
-        path = Path(source)
+        path = Path(source).expanduser()
         if (path / "config.yaml").is_file():
             return path.resolve().parent.name
         return path.resolve().parent.name if path.is_file() else path.name
@@ -61,16 +96,16 @@ class OpenedModel:
 
 def problems(choice: ModelChoice) -> list[str]:
     """What is wrong with a choice, as far as paths tell."""
-    if choice.revision is not None and _hub_source(choice) is None:
+    if choice.revision is not None and choice.on_hub is None:
         return ["revision: nothing comes from the hub here; leave it out"]
+    if choice.checkpoint is None:
+        return []
+    if choice.weights_alone is not None:
+        return [] if choice.base is not None else [_needs_base(choice.checkpoint)]
+    if choice.path is None and _looks_like_id(choice.checkpoint):
+        return []
     try:
-        if choice.checkpoint is not None and Path(choice.checkpoint).expanduser().exists():
-            path = Path(choice.checkpoint).expanduser()
-            if _is_weights_alone(path):
-                return [] if choice.base is not None else [_needs_base(choice.checkpoint)]
-            find_model(path)
-        elif choice.checkpoint is not None and not _looks_like_id(choice.checkpoint):
-            find_model(choice.checkpoint)
+        find_model(choice.checkpoint)
     except UserError as error:
         return [f"checkpoint={error}"]
     return []
@@ -81,17 +116,15 @@ def absent(choice: ModelChoice) -> list[str]:
     from sdpo_exp import hub
     from sdpo_exp.models.checkpoint_folder import absent_model
 
-    found: list[str | None] = []
-    source = _hub_source(choice)
-    if source is not None:
-        key, name = source
-        found.append(
-            hub.absence(name, "model", choice.revision, lambda folder: (folder / INDEX).is_file())
-        )
-        found = [f"{key}: {line}; or give a local folder" if line else None for line in found]
+    found: list[str] = []
+    if choice.on_hub is not None:
+        key, name = choice.on_hub
+        why = hub.absence(name, "model", choice.revision, lambda at: (at / INDEX).is_file())
+        found += [f"{key}: {why}; or give a local folder"] if why else []
     if choice.vae is not None:
-        found.append(absent_model("vae", choice.vae, None, (), "vae=/path/to/vae"))
-    return [line for line in found if line]
+        why = absent_model("vae", choice.vae, None, (), "vae=/path/to/vae")
+        found += [why] if why else []
+    return found
 
 
 def open_model(
@@ -118,7 +151,9 @@ def open_model(
     pipeline, commit = _load(choice, base_of_run=base_of_run)
     if choice.vae is not None:
         _replace_vae(pipeline, choice.vae)
-    identity = {**_told(choice), "commit": commit, **hashes(pipeline)}
+    whole = choice.checkpoint is not None and choice.weights_alone is None
+    told = asdict(choice) | ({"base": None} if whole else {})  # which was not looked at
+    identity = {**told, "commit": commit, **hashes(pipeline)}
     kind = _dtype_on(device) if dtype == "auto" else getattr(torch, dtype)
     if device.startswith("cuda"):
         # Otherwise float32 convolutions are rounded to TF32, by other amounts in other batches.
@@ -132,14 +167,6 @@ def open_model(
     return OpenedModel(pipeline, {**identity, "dtype": str(kind).removeprefix("torch.")})
 
 
-def _told(choice: ModelChoice) -> dict[str, Any]:
-    """The choice without what was not looked at: a whole model needs no base."""
-    path = Path(choice.checkpoint).expanduser() if choice.checkpoint is not None else None
-    whole = path is not None and not (path.exists() and _is_weights_alone(path))
-    content = asdict(choice)
-    return content | ({"base": None} if whole else {})
-
-
 def _dtype_on(device: str) -> Any:
     import torch
 
@@ -151,32 +178,18 @@ def _dtype_on(device: str) -> Any:
 
 def _load(choice: ModelChoice, *, base_of_run: bool) -> tuple[Any, str | None]:
     """The pipeline in float32 on the CPU, and the commit of a hub id."""
-    path = Path(choice.checkpoint).expanduser() if choice.checkpoint is not None else None
-    if path is not None and path.exists() and not _is_weights_alone(path):
-        run = find_model(path).run
-        if base_of_run:
-            assert run is not None
-            return load_base(run), None
-        return load_pipeline(path), None
-    source = _hub_source(choice)
-    if source is not None:
-        pipeline, commit = _from_hub(source[1], choice.revision)
+    if base_of_run:
+        assert choice.run is not None
+        return load_base(choice.run), None
+    if choice.path is not None and choice.weights_alone is None:
+        return load_pipeline(choice.path), None
+    if choice.on_hub is not None:
+        pipeline, commit = _from_hub(choice.on_hub[1], choice.revision)
     else:
         pipeline, commit = load_pipeline(choice.base), None
-    if path is not None and path.exists():
-        _put_weights(pipeline, path)
+    if choice.weights_alone is not None:
+        _put_weights(pipeline, choice.weights_alone)
     return pipeline, commit
-
-
-def _hub_source(choice: ModelChoice) -> tuple[str, str] | None:
-    """Key and id of what must come from the hub or its cache."""
-    path = Path(choice.checkpoint).expanduser() if choice.checkpoint is not None else None
-    if path is not None and not path.exists():
-        return "checkpoint", str(choice.checkpoint)
-    needs_base = path is None or _is_weights_alone(path)
-    if choice.base is not None and needs_base and not Path(choice.base).expanduser().exists():
-        return "base", choice.base
-    return None
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:

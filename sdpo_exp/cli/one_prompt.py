@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from sdpo_exp.cli.environment import describe_environment
-from sdpo_exp.cli.generate_set import (
-    batch_for,
-    choice_of,
-    chunks,
+from sdpo_exp.cli.drawing import (
+    batch_size,
     describe_protocol,
     draw_settings,
     drawing_device,
     open_for_drawing,
-    quiet,
 )
+from sdpo_exp.cli.environment import describe_environment
 from sdpo_exp.cli.images import judge, remarks, store
-from sdpo_exp.cli.pipelines import find_model
+from sdpo_exp.cli.model_choice import ModelChoice
+from sdpo_exp.cli.workers import quiet
 from sdpo_exp.errors import UserError, first_line
-from sdpo_exp.generation.drawing import as_pictures, draw_batch
+from sdpo_exp.generation.drawing import draw_in_batches
 from sdpo_exp.generation.grid import make_grid
 from sdpo_exp.generation.noise import Draw
 
@@ -48,8 +46,8 @@ def generate_one(config: DictConfig, folder: Path) -> None:
     *_, model = models.values()
     for remark in remarks(model.pipeline, config.prompt, config.negative_prompt):
         _log.info("note: %s", remark)
-    rows = {row: draw_one(model, config) for row, model in models.items()}
-    _make(folder)
+    _make(folder)  # before anything is drawn that could not be kept
+    rows = {row: _draw(model, config) for row, model in models.items()}
     entries = {
         row: store(folder, row, images, judge(models[row].pipeline, config.prompt, images))
         for row, images in rows.items()
@@ -72,9 +70,7 @@ def _make(folder: Path) -> None:
 def _open_rows(config: DictConfig, device: str) -> dict[str, OpenedModel]:
     """What draws each row: `base` and `tuned` for a run's folder, else `model` alone."""
     model = open_for_drawing(config, device)
-    path = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
-    is_run = path is not None and path.is_dir() and (path / "model").is_dir()
-    if not is_run or find_model(str(path)).run is None:
+    if ModelChoice.of(config).run is None:
         return {"model": model}
     try:
         return {"base": open_for_drawing(config, device, base_of_run=True), "tuned": model}
@@ -83,14 +79,12 @@ def _open_rows(config: DictConfig, device: str) -> dict[str, OpenedModel]:
         return {"tuned": model}
 
 
-def draw_one(model: OpenedModel, config: DictConfig) -> list[Image]:
+def _draw(model: OpenedModel, config: DictConfig) -> list[Image]:
     """`config.n` images; image i follows from the prompt and `config.seed + i` alone."""
-    settings = draw_settings(config)
-    count = config.n or _IMAGES
-    draws = [Draw(config.prompt, 0, config.seed + i) for i in range(count)]
-    size = config.batch or batch_for(model.pipeline, settings)
-    parts = [draw_batch(model.pipeline, part, settings) for part in chunks(draws, size)]
-    return [picture for part in parts for picture in as_pictures(part)]
+    draws = [Draw(config.prompt, 0, config.seed + i) for i in range(config.n or _IMAGES)]
+    size = batch_size(config, model)
+    drawn = draw_in_batches(model.pipeline, draws, draw_settings(config), size)
+    return [picture for _, picture in drawn]
 
 
 def _describe(
@@ -100,7 +94,7 @@ def _describe(
     return {
         "prompt": config.prompt,
         "seed": config.seed,
-        "checkpoint": choice_of(config).checkpoint,
+        "checkpoint": config.checkpoint,
         "grid": "grid.png",
         "images": entries,
         "models": {row: opened.identity for row, opened in models.items()},

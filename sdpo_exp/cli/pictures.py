@@ -31,14 +31,14 @@ class Pictures:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = list(files)
         self._crops: dict[tuple[int, int], np.ndarray] = {}
+        self._pool = ThreadPoolExecutor(_THREADS)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def batch(self, positions: Sequence[int], size: int | None) -> list[Image.Image]:
         """Images at `positions`: whole, or cropped to `size` x `size`."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(lambda position: self._one(position, size), positions))
+        return list(self._pool.map(lambda position: self._one(position, size), positions))
 
     def _one(self, position: int, size: int | None) -> Image.Image:
         if size is None:

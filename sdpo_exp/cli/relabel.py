@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from sdpo_exp.cli.command import run_command
+from sdpo_exp.cli.command import job_folder, run_command
 from sdpo_exp.config.check import check_keys, check_node
 from sdpo_exp.data.preference_rules import PreferenceRule, RuleKind
 
@@ -92,12 +91,6 @@ def relabel(config: DictConfig) -> None:
     Raises:
         UserError: pairs, scorers or folder cannot be used, or the user stopped it.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     from sdpo_exp.cli.relabel_run import relabel_into
 
-    hydra = HydraConfig.get()
-    sweep = hydra.mode == RunMode.MULTIRUN  # its jobs may share the time in the folder's name
-    folder = Path(config.folder) / str(hydra.job.num) if sweep else Path(config.folder)
-    relabel_into(config, folder, parts_of(config), rule_of(config))
+    relabel_into(config, job_folder(config), parts_of(config), rule_of(config))

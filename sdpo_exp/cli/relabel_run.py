@@ -15,17 +15,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.cli.build import build
 from sdpo_exp.cli.environment import describe_environment
-from sdpo_exp.cli.generate_set import quiet, without_hydra
 from sdpo_exp.cli.relabel import STREAM
 from sdpo_exp.cli.relabel_config import data_node, source_node, write_data_node
 from sdpo_exp.cli.relabel_scoring import ScoringPlan, Unscored, score_share
 from sdpo_exp.cli.relabel_shards import ShardKey, Shards
 from sdpo_exp.cli.relabel_winners import write_winners
-from sdpo_exp.cli.workers import count_devices, resolve_device, run_on_devices
+from sdpo_exp.cli.workers import (
+    count_devices,
+    quiet,
+    resolve_device,
+    run_on_devices,
+    without_hydra,
+)
 from sdpo_exp.data.keyed import is_endless
 from sdpo_exp.data.preference_rules import PreferenceRule
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.protocols import PairSource
+from sdpo_exp.whole_files import write_json
 
 RECORD = "relabel.json"
 _log = logging.getLogger(__name__)
@@ -144,10 +150,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, parts: Mapping[str, Any]) -> None:
-    content = {"parts": parts, **describe_environment()}
-    partial = folder / f"{RECORD}.partial"
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / RECORD)
+    write_json(folder / RECORD, {"parts": parts, **describe_environment()})
 
 
 def _write_data(config: DictConfig, folder: Path, record: Mapping[str, Any]) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -13,18 +12,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from sdpo_exp.cli.progress import Progress, chunks
 from sdpo_exp.cli.relabel_shards import ScoredPair, Shards
-from sdpo_exp.cli.workers import Rank
+from sdpo_exp.cli.workers import Rank, quiet
 from sdpo_exp.data.images import MAX_PIXELS
 from sdpo_exp.data.relabelled import name_of
 from sdpo_exp.errors import BadRow, UserError
 from sdpo_exp.metrics.preprocessing import crop
 from sdpo_exp.protocols import PairSource, Scorer
 from sdpo_exp.types import SkippedRow
-
-_SECONDS = 10.0  # between plain lines
 
 
 class Unscored(NamedTuple):
@@ -60,6 +57,7 @@ def score_share(rank: Rank, plan: ScoringPlan) -> None:
         UserError: the scorer cannot be had, refuses a prompt or an image, or is another than the
             one that has scored the rest.
     """
+    quiet(plan.config["torch_threads"])
     todo = [(one, one.shards.missing()[rank.rank :: rank.world]) for one in plan.unscored]
     rank.barrier()  # nobody writes before everybody has seen what is missing
     if not any(numbers for _, numbers in todo):
@@ -84,7 +82,8 @@ def _score_all(
     scorer: Scorer, one: Unscored, numbers: Sequence[int], plan: ScoringPlan, rank: Rank
 ) -> Iterator[ScoredPair]:
     """The pairs of some shards, in order; no batch goes over the end of a shard."""
-    batches = [batch for number in numbers for batch in _cut(one.shards.rows(number), plan.batch)]
+    shards = (one.shards.rows(number) for number in numbers)
+    batches = [list(part) for rows in shards for part in chunks(rows, plan.batch)]
     loader = DataLoader(
         _Readable(one.source, scorer.image_size),
         batch_sampler=batches,
@@ -104,14 +103,13 @@ def _write_all(
     shown: bool,
 ) -> None:
     total = sum(len(one.shards.rows(number)) for number in numbers)
-    with _Progress(f"{one.part} {one.shards.metric}", total, shown=shown) as progress:
+    with Progress(f"{one.part} {one.shards.metric}", total, "pair", shown=shown) as progress:
         for number in numbers:
-            pairs = list(progress.counted(scored, len(one.shards.rows(number))))
+            pairs = []
+            for pair in islice(scored, len(one.shards.rows(number))):
+                pairs.append(pair)
+                progress.advance()
             one.shards.write(number, pairs, getattr(scorer, "origin", None))
-
-
-def _cut(rows: range, size: int) -> list[list[int]]:
-    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -205,37 +203,3 @@ def _call(scorer: Scorer, pairs: Sequence[_Images], device: str) -> list[tuple[f
             "gives one number per image"
         )
     return [(first, second) for first, second in scores.double().reshape(-1, 2).tolist()]
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere a plain line every few seconds and one at the end."""
-
-    def __init__(self, label: str, total: int, *, shown: bool) -> None:
-        self.label, self.total, self.done, self.shown = label, total, 0, shown
-        self._said = self._started = time.monotonic()
-        terminal = shown and sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, desc=label, unit="pair", dynamic_ncols=True, disable=not terminal
-        )
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def counted(self, pairs: Iterator[ScoredPair], count: int) -> Iterator[ScoredPair]:
-        """The next `count` of the pairs, counted as they go by."""
-        for _ in range(count):
-            yield next(pairs)
-            self.done += 1
-            self._bar.update()
-            self._speak()
-
-    def _speak(self) -> None:
-        now, last = time.monotonic(), self.done == self.total
-        if not self.shown or not self._bar.disable or not (last or now - self._said > _SECONDS):
-            return
-        self._said = now
-        speed = self.done / max(now - self._started, 1e-9)
-        print(f"{self.label}: {self.done:,}/{self.total:,} pairs, {speed:.0f} a second", flush=True)

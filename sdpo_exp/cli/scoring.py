@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.cli.build import build
-from sdpo_exp.cli.generate_set import chunks, describe_prompts, progress, quiet, without_hydra
+from sdpo_exp.cli.environment import describe_environment
 from sdpo_exp.cli.pictures import Pictures
+from sdpo_exp.cli.progress import Progress, chunks
 from sdpo_exp.cli.scorers import build_scorers
-from sdpo_exp.cli.workers import Rank, count_devices, resolve_device, run_on_devices
+from sdpo_exp.cli.workers import (
+    Rank,
+    count_devices,
+    quiet,
+    resolve_device,
+    run_on_devices,
+    without_hydra,
+)
 from sdpo_exp.comparison import ImageKey, PromptKey, Score
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.generation.folder import ImageRecord, Manifest, read_manifest, read_settings
 from sdpo_exp.per_prompt import PerPromptScore
+from sdpo_exp.protocols import Scorer
 from sdpo_exp.reports.evaluation import evaluation_page, evaluation_table, summarise
 from sdpo_exp.scores import (
     EVALUATION_FILE,
@@ -30,9 +39,7 @@ from sdpo_exp.scores import (
     read_scores,
     write_scores,
 )
-
-if TYPE_CHECKING:
-    from sdpo_exp.protocols import PromptSet, Scorer
+from sdpo_exp.whole_files import write_json, write_text
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +71,7 @@ def score_share(rank: Rank, plain: dict[str, Any], folder: str) -> None:
     config, target = OmegaConf.create(plain), Path(folder)
     quiet(config.torch_threads)
     for node in config.metric.values():
-        if node.get("device") == "auto" or node.get("device") == config.device:
+        if node.get("device") in ("auto", config.device):
             node.device = rank.device
     manifest = _images(config, target)
     pictures = Pictures([record.file for record in manifest.images])
@@ -100,11 +107,13 @@ def _score(
     """Scores of all images, summed up over the processes."""
     state = PerPromptScore(len(images)).to(rank.device)
     mine = range(rank.rank, len(images), rank.world)
-    for positions in progress(chunks(mine, batch), scorer.name, speaks=rank.rank == 0):
-        prompts = [images[i].prompt for i in positions]
-        found = scorer.score(pictures.batch(positions, scorer.image_size), prompts)
-        where = torch.tensor(list(positions), device=rank.device)
-        state.update(where, found.to(rank.device))
+    with Progress(scorer.name, len(mine), "image", shown=rank.rank == 0) as progress:
+        for positions in chunks(mine, batch):
+            prompts = [images[i].prompt for i in positions]
+            found = scorer.score(pictures.batch(positions, scorer.image_size), prompts)
+            where = torch.tensor(list(positions), device=rank.device)
+            state.update(where, found.to(rank.device))
+            progress.advance(len(positions))
     values: list[float] = state.compute().tolist()
     return values
 
@@ -132,7 +141,7 @@ class _Keeper:
         """
         scores = [Score(key, value) for key, value in zip(self.keys, values, strict=True)]
         for record, score in zip(self.manifest.images, scores, strict=True):
-            if not torch.isfinite(torch.tensor(score.value)):
+            if not math.isfinite(score.value):
                 raise UserError(f"{scorer.name} gives {score.value} for {record.file}")
         self.table = ScoreTable(
             {**self.table.scores, scorer.name: scores}, self.table.texts, self.table.labels
@@ -140,7 +149,8 @@ class _Keeper:
         write_scores(self.folder / SCORES_FILE, self.table)
         metrics = {**self.content["metrics"], scorer.name: self._summary(scorer, scores)}
         self.content = {**self.content, "metrics": metrics}
-        _write(self.folder, self.content)
+        write_json(self.folder / EVALUATION_FILE, self.content)
+        write_text(self.folder / "evaluation.md", evaluation_page(self.content))
 
     def _summary(self, scorer: Scorer, scores: Sequence[Score]) -> dict[str, Any]:
         cut = getattr(scorer, "cut_prompts", None)
@@ -189,19 +199,13 @@ def _texts_and_labels(
 
 
 def _describe(config: DictConfig, manifest: Manifest, folder: Path) -> dict[str, Any]:
-    from sdpo_exp.cli.environment import describe_environment
-
     source = folder if config.images is None else Path(config.images)
     settings = read_settings(source if source.is_dir() else source.parent) or {}
-    prompts = settings.get("prompts")
-    if config.images is None:
-        prompt_set: PromptSet = build(config.prompts, "prompts")
-        prompts = describe_prompts(prompt_set)
     name = config.label or settings.get("name") or source.resolve().name.removesuffix(".json")
     return {
         "name": name,
         "model": settings.get("model"),
-        "prompts": prompts,
+        "prompts": settings.get("prompts"),
         "protocol": settings.get("protocol"),
         "pairing": "index" if manifest.by_index else "prompt",
         "images": os.path.relpath(source),
@@ -217,15 +221,3 @@ def _content_hash(manifest: Manifest) -> str:
         digest.update(repr((record.set, record.index, record.seed, record.prompt)).encode())
         digest.update(hashlib.sha256(record.file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _write(folder: Path, content: Mapping[str, Any]) -> None:
-    for name, text in _files(content):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(folder / name)
-
-
-def _files(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield EVALUATION_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    yield "evaluation.md", evaluation_page(content)

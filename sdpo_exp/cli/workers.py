@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import distributed, multiprocessing
 
 from sdpo_exp.errors import UserError
@@ -34,6 +34,24 @@ class Rank:
 
 
 Work = Callable[..., None]
+
+
+def without_hydra(config: DictConfig) -> dict[str, Any]:
+    """The command's own values, resolved, as another process can take them."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain: Any = OmegaConf.to_container(own, resolve=True)
+    return dict(plain)
+
+
+def quiet(threads: int) -> None:
+    """Settings of torch in this process, and libraries that keep their bars to themselves."""
+    import diffusers
+    import transformers
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
 
 
 def resolve_device(device: str) -> str:
@@ -119,8 +137,6 @@ def _start(
     own = f"cuda:{rank}" if device == "cuda" else device
     if device == "cuda":
         torch.cuda.set_device(rank)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
     distributed.init_process_group(
         "nccl" if device == "cuda" else "gloo",
         init_method=f"file://{folder}/meeting",

@@ -80,7 +80,7 @@ def find_table(path: str, revision: str | None, config: str | None, split: str) 
     if located.is_file():
         folder, names = located.parent, [located.name]
     else:
-        folder, names = located, _names_below(located)
+        folder, names = located, names_below(located)
     if any(name in names for name in (_SAVED, _SAVED_SPLITS)):
         return TableFiles([str(folder)], "saved", folder)
     found = split_files(names, split, config)
@@ -112,7 +112,7 @@ def absent_table(path: str, revision: str | None, config: str | None, split: str
 
 def is_complete(folder: Path, split: str, config: str | None) -> bool:
     """Whether a folder has all files of a split, as far as their names tell."""
-    names = _names_below(folder)
+    names = names_below(folder)
     found = split_files(names, split, config)
     saved = {_SAVED, _SAVED_SPLITS} & set(names)
     return bool(saved or (found and missing_files(found) is None))
@@ -152,12 +152,13 @@ def _saved_split(saved: Any, path: str, split: str) -> Any:
     return splits[split]
 
 
-def _names_below(folder: Path) -> list[str]:
+def names_below(folder: Path) -> list[str]:
+    """Files of a folder and its folders, sorted, by their path in it."""
     return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
 def _what_lacks(located: Path, split: str, config: str | None) -> str:
-    names = [located.name] if located.is_file() else _names_below(located)
+    names = [located.name] if located.is_file() else names_below(located)
     tables = [name for name in names if Path(name).suffix in FORMATS]
     if not tables:
         return f"no table in it; looked for {', '.join(FORMATS)}"

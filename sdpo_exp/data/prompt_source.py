@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sdpo_exp import hub
-from sdpo_exp.data.files import missing_files
+from sdpo_exp.data.files import missing_files, names_below
 from sdpo_exp.data.prompt_formats import FORMATS
 from sdpo_exp.errors import UserError
 
@@ -37,7 +37,7 @@ def find_files(path: str, revision: str | None, patterns: Sequence[str]) -> list
         raise UserError(_with_advice(str(error), patterns)) from None
     if located.is_file():
         return [[located]]
-    names = _names_below(located)
+    names = names_below(located)
     if (problem := _lack(names, patterns)) is not None:
         raise UserError(f"{path}: {problem}")
     if not patterns:
@@ -63,7 +63,7 @@ def absent_files(path: str, revision: str | None, patterns: Sequence[str]) -> st
 
 def _lack_of(found: Path, patterns: Sequence[str]) -> str | None:
     if found.is_dir():
-        return _lack(_names_below(found), patterns)
+        return _lack(names_below(found), patterns)
     if found.suffix.lower() not in FORMATS:
         return f"prompts are read from {', '.join(FORMATS)}"
     return None
@@ -99,10 +99,6 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
 
 def _prompt_files(names: Sequence[str]) -> list[str]:
     return sorted(name for name in names if PurePosixPath(name).suffix.lower() in FORMATS)
-
-
-def _names_below(folder: Path) -> list[str]:
-    return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
 def _no_such_file(path: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,26 @@ def draw_batch(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
         )
     # Grey, so that a model that diverged is judged like any other.
     return np.nan_to_num(images, nan=0.5).clip(0, 1)
+
+
+def draw_in_batches(
+    pipeline: Any, draws: Sequence[Draw], settings: DrawSettings, batch: int
+) -> Iterator[tuple[Draw, Image.Image]]:
+    """Each of `draws` with its 8-bit image, `batch` of them at a time.
+
+    Raises:
+        UserError: as `draw_batch`, or the device's memory is too small.
+    """
+    for start in range(0, len(draws), batch):
+        part = draws[start : start + batch]
+        try:
+            pictures = as_pictures(draw_batch(pipeline, part, settings))
+        except torch.cuda.OutOfMemoryError:
+            raise UserError(
+                f"batch={batch}: the device's memory is too small for so many images at once; give "
+                "a smaller batch. Images that are written stay."
+            ) from None
+        yield from zip(part, pictures, strict=True)
 
 
 def as_pictures(images: NDArray[np.float32]) -> list[Image.Image]:

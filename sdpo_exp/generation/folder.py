@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.manifests import read_entries
+from sdpo_exp.whole_files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +69,7 @@ class ImageFolder:
         before = read_settings(self.folder)
         if not any((self.folder / _IMAGES).glob("*.png")):
             self._make(before)
-            _write_json(file, settings)
+            write_json(file, settings)
             return []
         if before is None:
             raise UserError(f"folder={self.folder} holds something else; give another folder")
@@ -133,7 +135,7 @@ class ImageFolder:
                     "seed": int(seed),
                 }
             )
-        _write_json(self.folder / MANIFEST_FILE, rows)
+        write_json(self.folder / MANIFEST_FILE, rows)
         return len(rows)
 
 
@@ -156,64 +158,27 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 def read_manifest(path: Path) -> Manifest:
     """Images of our own manifest, or of a public one, by its file or the folder around it.
 
-    Of a public one, as the public comparison reads it: entries whose prompt or image path is no
-    text are dropped, and of a list of paths the first that is not empty counts. Their index is
-    their place among those kept; their set is named after the file.
+    See `manifests.read_entries` for the rules.
 
     Raises:
         UserError: no manifest, a broken one, one without images, or an image that is not there.
     """
     file = path / MANIFEST_FILE if path.is_dir() else path
-    try:
-        entries = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as a manifest ({first_line(error)})") from None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(
-            f"{file}: a manifest is a JSON list of objects with prompt and gen_image_path"
-        )
-    by_index = bool(entries) and all({"set", "index", "seed"} <= entry.keys() for entry in entries)
-    images: list[ImageRecord] = []
-    for entry in entries:
-        prompt, image = entry.get("prompt"), _image_path(entry.get("gen_image_path"))
-        if not (isinstance(prompt, str) and image):
-            continue
-        metadata = entry.get("metadata")
-        filed = metadata.items() if isinstance(metadata, dict) else ()
-        labels = {k: v for k, v in filed if isinstance(v, str)}
-        key = _own_key(file, entry) if by_index else (file.stem, len(images), 0)
-        images.append(ImageRecord(*key, prompt, labels, _found(file, image)))
-    if not images:
-        raise UserError(f"{file}: no entry with a prompt and the path of an image")
+    entries, by_index, dropped = read_entries(file)
+    images = [
+        ImageRecord(*entry.image, entry.prompt, entry.labels, _found(file, entry.path))
+        for entry in entries
+    ]
     if absent := [record.file for record in images if not record.file.is_file()]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise UserError(f"{file}: names images that are not there: {absent[0]}{more}")
-    return Manifest(images, by_index, len(entries) - len(images))
-
-
-def _own_key(file: Path, entry: Mapping[str, Any]) -> tuple[str, int, int]:
-    try:
-        return str(entry["set"]), int(entry["index"]), int(entry["seed"])
-    except (TypeError, ValueError):
-        raise UserError(f"{file}: index and seed must be whole numbers, in {entry}") from None
-
-
-def _image_path(value: Any) -> str | None:
-    if isinstance(value, list):
-        value = next((item for item in value if isinstance(item, str) and item), None)
-    return value if isinstance(value, str) and value else None
+    return Manifest(images, by_index, dropped)
 
 
 def _found(manifest: Path, image: str) -> Path:
     """Beside the manifest, or, as public manifests have it, from the current folder."""
     beside = manifest.parent / image
     return beside if beside.is_file() or not Path(image).is_file() else Path(image)
-
-
-def _write_json(file: Path, content: Any) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    partial.replace(file)
 
 
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sdpo_exp.comparison import Category, Comparison, MetricAverage, ModelComparison
+from sdpo_exp.reports.markdown import escaped, table
 from sdpo_exp.statistics import Interval
 
 _SCALED = "scaled: mean a, mean b"
@@ -36,8 +36,6 @@ _CATEGORY_HEADER = (
 )
 _TESTS = {"sign": "the sign test", "wilcoxon": "Wilcoxon's test"}
 _DECIMALS = range(2, 7)
-# What begins something in markdown or HTML; an underscore inside a word does not.
-_MARKUP = re.compile(r"[\\`*\[\]<>|#~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def comparison_content(
@@ -79,16 +77,16 @@ def comparison_page(
     """
     lines: list[str] = []
     if sources:
-        named = [(_escaped(name), _escaped(path)) for name, path in sources.items()]
-        lines += ["# Comparison", "", *_table(("model", "scores"), named), ""]
-    lines += [line for note in notes for line in (f"- {_escaped(note)}", "")]
+        named = [(escaped(name), escaped(path)) for name, path in sources.items()]
+        lines += ["# Comparison", "", *table(("model", "scores"), named), ""]
+    lines += [line for note in notes for line in (f"- {escaped(note)}", "")]
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
         average = next((a for a in averages if a.model == model), None)
-        lines += [f"## {_escaped(model)} (b) against {_escaped(base)} (a)", ""]
+        lines += [f"## {escaped(model)} (b) against {escaped(base)} (a)", ""]
         lines += [*_model_table(own, average, scales or {}), ""]
         if any(row.comparison.categories for row in own):
-            lines += [*_table(_CATEGORY_HEADER, _categories(own)), ""]
+            lines += [*table(_CATEGORY_HEADER, _categories(own)), ""]
         if average is not None:
             lines += [*_correlations(average), ""]
     return "\n".join([*lines, *_terms(rows, averages)]) + "\n"
@@ -121,14 +119,14 @@ def _model_table(
             }
         )
     header = [name for name in _HEADER if name != _SCALED or any(line.get(name) for line in lines)]
-    return _table(header, [[line.get(name, "") for name in header] for line in lines])
+    return table(header, [[line.get(name, "") for name in header] for line in lines])
 
 
 def _row(row: ModelComparison, scale: float) -> dict[str, str]:
     found = row.comparison
     places = _places(found)
     return {
-        "metric": _escaped(row.metric),
+        "metric": escaped(row.metric),
         "n prompts": str(found.prompts),
         "n images": str(found.images),
         "mean a": f"{found.mean_a:.{places}f}",
@@ -152,14 +150,14 @@ def _scaled(found: Comparison, places: int, scale: float) -> str:
 def _categories(rows: Sequence[ModelComparison]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        found, metric = row.comparison, _escaped(row.metric)
+        found, metric = row.comparison, escaped(row.metric)
         if found.categories is None or found.macro is None or found.macro_win_rate is None:
             continue
         places = _places(found)
         lines += [
             (
                 metric,
-                _escaped(name),
+                escaped(name),
                 str(part.prompts),
                 str(part.images),
                 _interval(part.difference, places, "+"),
@@ -182,9 +180,9 @@ def _correlations(average: MetricAverage) -> list[str]:
     rows = []
     for i, metric in enumerate(average.metrics):
         cells = [_number(average.correlations[other, metric]) for other in average.metrics[:i]]
-        rows.append([_escaped(metric), *cells, *[""] * (len(average.metrics) - i)])
-    header = ["rank correlation of the differences", *map(_escaped, average.metrics)]
-    return _table(header, rows)
+        rows.append([escaped(metric), *cells, *[""] * (len(average.metrics) - i)])
+    header = ["rank correlation of the differences", *map(escaped, average.metrics)]
+    return table(header, rows)
 
 
 def _places(found: Comparison) -> int:
@@ -212,15 +210,6 @@ def _p(value: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "none"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
-
-
-def _escaped(text: str) -> str:
-    """A name or a sentence of a user's on one line, where nothing of it is markup."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
 def _content(row: ModelComparison) -> dict[str, Any]:

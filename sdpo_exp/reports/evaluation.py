@@ -8,6 +8,7 @@ from typing import Any
 
 from sdpo_exp.clustered import clustered_estimate
 from sdpo_exp.comparison import PromptKey, Score
+from sdpo_exp.reports.markdown import escaped, table
 from sdpo_exp.statistics import Estimate
 
 _HEADER = ("metric", "prompts", "images", "mean", "s.e.", "95 % interval", "x100")
@@ -59,17 +60,17 @@ def evaluation_table(content: Mapping[str, Any]) -> str:
 
 def evaluation_page(content: Mapping[str, Any]) -> str:
     """Markdown of an `evaluation.json`: the metrics, and each of them by label."""
-    lines = [f"# {_cell(_title(content))}", "", *_markdown(_HEADER, _rows(content["metrics"]))]
+    lines = [f"# {escaped(_title(content))}", "", *table(_HEADER, _rows(content["metrics"]))]
     lines += ["", *_notes(content), ""]
     axes = dict.fromkeys(axis for m in content["metrics"].values() for axis in m["by_label"])
     for axis in axes:
         parts = {
-            f"{name}, {value}": {**part, "display_scale": metric["display_scale"]}
+            f"{name}, {escaped(value)}": {**part, "display_scale": metric["display_scale"]}
             for name, metric in content["metrics"].items()
             for value, part in metric["by_label"].get(axis, {}).items()
         }
-        header = (f"metric, {axis}", *_HEADER[1:])
-        lines += [f"## By {_cell(axis)}", "", *_markdown(header, _rows(parts)), ""]
+        header = (f"metric, {escaped(axis)}", *_HEADER[1:])
+        lines += [f"## By {escaped(axis)}", "", *table(header, _rows(parts)), ""]
     return "\n".join(lines)
 
 
@@ -97,12 +98,3 @@ def _row(name: str, metric: Mapping[str, Any]) -> tuple[str, ...]:
     hundred = f"{100 * mean:.2f}" if metric["display_scale"] == 100 else ""
     counts = (str(metric["prompts"]), str(metric["images"]))
     return (name, *counts, f"{mean:.4f}", error, interval, hundred)
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(map(_cell, line))} |" for line in lines]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

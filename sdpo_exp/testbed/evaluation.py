@@ -6,13 +6,15 @@ import numpy as np
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt
 from sdpo_exp.errors import UserError
+from sdpo_exp.generation.drawing import DrawSettings, draw_in_batches
+from sdpo_exp.generation.noise import Draw
 from sdpo_exp.protocols import Backbone
-from sdpo_exp.randomness import sampling_noise
 from sdpo_exp.testbed.attributes import ATTRIBUTES, SPLITS, Split, split_scenes
 from sdpo_exp.testbed.captions import caption
 from sdpo_exp.testbed.checker import CheckerResult, check
-from sdpo_exp.testbed.sampling import LATENT_SHAPE, sample
 from sdpo_exp.types import ModelScores
+
+_BATCH = 64
 
 
 class ExactReward:
@@ -55,11 +57,10 @@ class ExactReward:
         """Scores and images of one model."""
         scenes = split_scenes(self.split)[: self.n]
         prompts = [caption(scene) for scene in scenes]
-        noise = sampling_noise(self.seed, self.n, LATENT_SHAPE)
-        images = sample(backbone.pipeline(), prompts, noise, self.guidance, self.steps).numpy()
-        # A model that diverged draws nan; grey, so that it is judged like any other.
-        unit = np.nan_to_num(images * 0.5 + 0.5, nan=0.5)
-        pixels = np.round(unit * 255).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        draws = [Draw(prompt, index, self.seed) for index, prompt in enumerate(prompts)]
+        settings = DrawSettings(self.guidance, self.steps)
+        drawn = draw_in_batches(backbone.pipeline(), draws, settings, _BATCH)
+        pixels = np.stack([np.asarray(picture) for _, picture in drawn])
         # What is judged is what can be looked at: the 8-bit image.
         return ModelScores(prompts, _columns(check(pixels, scenes)), pixels)
 

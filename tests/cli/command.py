@@ -88,8 +88,8 @@ def here(
         try:
             body()
         except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-            print(end.code, file=err)
+            code = 1 if isinstance(end.code, str) else int(end.code or 0)
+            err.write(f"{end.code}\n" if isinstance(end.code, str) else "")  # as python does
         finally:  # Hydra's handlers write to a stream that only this call has
             root.handlers[:] = handlers
             root.setLevel(level)

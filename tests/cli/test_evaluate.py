@@ -88,7 +88,7 @@ def test_the_table_is_the_mean_with_prompts_as_units(base: tuple[Path, str]) -> 
     for name, value in expected._asdict().items():
         assert metric[name] == pytest.approx(value, abs=1e-7)
     assert (metric["images"], metric["prompts"], metric["display_scale"]) == (10, 5, 1.0)
-    (line,) = [row for row in said.splitlines() if row.startswith("tiny_reward")]
+    (line,) = [row for row in said.splitlines() if row.startswith("tiny_reward ")]
     assert line.split()[:5] == [
         "tiny_reward", "5", "10", f"{expected.mean:.4f}", f"{expected.standard_error:.4f}"
     ]  # fmt: skip

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from sdpo_exp.models.sdxl import StableDiffusionXL
 from sdpo_exp.models.stable_diffusion import StableDiffusion
 from sdpo_exp.models.tuning import LoraTuning
 from tests.checkpoints import save_sd15, save_sdxl
-from tests.cli.command import BARE, HEAVY, python, run
+from tests.cli.command import BARE, HEAVY, here, python, run
 
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = (
@@ -46,17 +44,9 @@ main()
 
 
 def command(folder: Path, *arguments: str, body: Callable[[], None] = main) -> None:
-    """A command in `folder`, by default the export, in this process: importing takes longest."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["command", *arguments])
-        try:
-            body()
-        finally:  # Hydra's handlers write to a stream that only this test has
-            root.handlers[:] = handlers
-            root.setLevel(level)
+    """A command in `folder`, by default the export; it must succeed."""
+    done = here(folder, body, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def told(*arguments: str) -> str:
@@ -422,17 +412,15 @@ def test_weights_of_another_model_are_refused(in_sd15: Path, tmp_path: Path) -> 
         build_policy(source, content, "last")
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    in_sd15: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(in_sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(backbone: Any, folder: Path, dtype: torch.dtype) -> None:
         (folder / "begun").touch()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export_files, "WRITERS", {"diffusers": full})
-    with pytest.raises(SystemExit):
-        command(in_sd15, "checkpoint=run", "folder=full")
-    said = capsys.readouterr().err
+    done = here(in_sd15, main, "checkpoint=run", "folder=full")
+    assert done.returncode != 0
+    said = done.stderr
     assert "folder=full: cannot be written ([Errno 28] No space left on device)" in said
     assert "Traceback" not in said
     assert not list(in_sd15.glob("full*"))

@@ -1,0 +1,19 @@
+"""Files that are there as a whole or not at all, whenever a program ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write beside the file, then put it in its place."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Indented, in UTF-8, with a last line feed."""
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
