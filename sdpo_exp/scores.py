@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.manifests import ManifestEntry, read_entries
 from sdpo_exp.pairing import ImageKey, PromptKey, Score
+from sdpo_exp.whole_files import write_parquet
 
 SCORES_FILE = "scores.parquet"
 EVALUATION_FILE = "evaluation.json"  # beside it: which model, which prompts, which scorers
@@ -56,9 +57,7 @@ def write_scores(path: Path, table: ScoreTable) -> None:
             for axis, by_prompt in table.labels.items():
                 rows[axis].append(by_prompt.get(prompt))
     schema = pa.schema({**_COLUMNS, **dict.fromkeys(table.labels, pa.string())})
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(pa.table(rows, schema=schema), partial)
-    partial.replace(path)
+    write_parquet(path, pa.table(rows, schema=schema))
 
 
 class ManifestScores(NamedTuple):

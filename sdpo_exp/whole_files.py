@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write_text(file: Path, text: str) -> None:
     """Write beside the file, then put it in its place."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_parquet(file: Path, table: pa.Table) -> None:
+    """A table as parquet."""
+    import pyarrow.parquet as pq
+
+    partial = file.with_name(f"{file.name}.partial")
+    pq.write_table(table, partial)
     partial.replace(file)
 
 

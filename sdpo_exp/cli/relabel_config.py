@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from sdpo_exp.whole_files import write_text
+
 NAME = "relabelled"
 TARGET = "sdpo_exp.data.relabelled.RelabelledPairs"
 # What refers to the data node itself, by its name or by its place.
@@ -45,9 +47,7 @@ def write_data_node(folder: Path, node: Mapping[str, Any], comment: str) -> Path
     """Write `conf/data/relabelled.yaml` below a folder; returns `conf`, for `--config-dir`."""
     path = folder / "conf" / "data" / f"{NAME}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(f"# {comment}\n{OmegaConf.to_yaml(OmegaConf.create(dict(node)))}")
-    partial.replace(path)
+    write_text(path, f"# {comment}\n{OmegaConf.to_yaml(OmegaConf.create(dict(node)))}")
     return folder / "conf"
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.types import SkippedRow
+from sdpo_exp.whole_files import write_parquet
 
 _ABOUT = b"sdpo_exp.relabel"
 _SCHEMA = pa.schema(
@@ -139,11 +140,9 @@ class Shards:
         schema = _SCHEMA.with_metadata({_ABOUT: json.dumps(about)})
         arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
         path = self._path(number)
-        partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table(arrays, schema=schema), partial)
-            partial.replace(path)
+            write_parquet(path, pa.table(arrays, schema=schema))
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
 

@@ -21,6 +21,7 @@ from sdpo_exp.data.rows import NamesRows
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.protocols import PairSource
 from sdpo_exp.types import ImagePair, PairRow
+from sdpo_exp.whole_files import write_parquet
 
 _ABOUT = b"sdpo_exp.relabel"
 _COLUMNS = {"index": pa.int64(), "flipped": pa.bool_(), "margin": pa.float64()}
@@ -139,10 +140,7 @@ def write_labels(
         for side, role in enumerate(("winner", "loser")):
             columns[f"{role}_{metric}"] = pa.array(values[:, side], pa.float32())
     text = json.dumps({"source": labels.source, "about": about})
-    table = pa.table(columns).replace_schema_metadata({_ABOUT: text})
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    write_parquet(path, pa.table(columns).replace_schema_metadata({_ABOUT: text}))
 
 
 def read_labels(path: Path) -> Labels:

@@ -51,6 +51,11 @@ OF_THE_PAIRS = (
     "python -m sdpo_exp.sample_pairs folder=outputs/sampled_pairs/mine seed=1",
     "python -m sdpo_exp data=tiny_sampled data.train.folder=outputs/sampled_pairs/mine",
 )
+# And these two follow on each other, too.
+OF_THE_LABELS = (
+    "python -m sdpo_exp.relabel folder=outputs/relabel/mine",
+    "python -m sdpo_exp --config-dir outputs/relabel/mine/conf data=relabelled",
+)
 EXPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.export ")]
 GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
 EVALUATE = [line for line in commands() if line.startswith("python -m sdpo_exp.evaluate ")]
@@ -74,7 +79,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_command_escapes_these_tests() -> None:
-    elsewhere = {*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *GENERATE, *EXPORT, *EVALUATE, *COMPARE}
+    elsewhere = {
+        *OF_THE_BASE_MODEL,
+        *OF_THE_PAIRS,
+        *OF_THE_LABELS,
+        *GENERATE,
+        *EXPORT,
+        *EVALUATE,
+        *COMPARE,
+    }
     rest = set(commands()) - set(PYTHON) - elsewhere
     assert rest == {f"make {target}" for target in MAKE_TARGETS}
     makefile = (ROOT / "Makefile").read_text()
@@ -87,7 +100,7 @@ def test_no_command_escapes_these_tests() -> None:
     [
         pytest.param(line, marks=[] if is_quick(line) else [pytest.mark.slow])
         for line in PYTHON
-        if line not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS)
+        if line not in (*OF_THE_BASE_MODEL, *OF_THE_PAIRS, *OF_THE_LABELS)
     ],
 )
 def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) -> None:
@@ -164,6 +177,17 @@ def test_the_documented_evaluations_and_comparisons_follow_on_each_other(tmp_pat
     for name in ("base", "tuned"):
         assert (tmp_path / "outputs" / "evaluate" / name / "scores.parquet").is_file()
     assert len(list(tmp_path.glob("outputs/compare/*/comparison.md"))) >= 1
+
+
+@pytest.mark.slow
+def test_the_documented_relabelling_confirms_every_label_and_trains(tmp_path: Path) -> None:
+    relabel, train = OF_THE_LABELS
+    assert {relabel, train} <= set(commands())
+    done = python(tmp_path, "-m", *shlex.split(relabel)[2:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agreement with the source's order: rule 100.0%, tiny_reward 100.0%" in done.stdout
+    done = run(tmp_path, *shlex.split(train)[3:], *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda v: v[:20])
