@@ -189,7 +189,7 @@ SMALL_VISITS = (
 @pytest.mark.slow
 def test_ranks_share_the_prompts_and_agree_with_one(tmp_path: Path) -> None:
     one = run(tmp_path, *SMALL_VISITS, "name=one")
-    two = run(tmp_path, *SMALL_VISITS, "name=two", "trainer.devices=2", "+trainer.strategy=ddp")
+    two = run(tmp_path, *SMALL_VISITS, "name=two", "trainer.devices=2", "trainer.strategy=ddp")
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
     rows = [metric_rows(run_folders(tmp_path, name)[0]) for name in ("one", "two")]
     for ours, theirs in zip(*rows, strict=True):

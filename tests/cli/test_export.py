@@ -43,10 +43,11 @@ main()
 """
 
 
-def command(folder: Path, *arguments: str, body: Callable[[], None] = main) -> None:
-    """A command in `folder`, by default the export; it must succeed."""
+def command(folder: Path, *arguments: str, body: Callable[[], None] = main) -> str:
+    """What a command in `folder`, by default the export, says; it must succeed."""
     done = here(folder, body, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def told(*arguments: str) -> str:
@@ -189,15 +190,13 @@ def test_an_exported_unet_goes_back_into_training(
 
 
 @pytest.mark.slow
-def test_half_precision_of_a_run_that_never_finished(
-    in_sd15: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_half_precision_of_a_run_that_never_finished(in_sd15: Path, tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
     shutil.copytree(in_sd15 / "run" / "checkpoints", stopped / "checkpoints")
     shutil.copy(in_sd15 / "run" / "config.yaml", stopped)
     file = stopped / "checkpoints" / "last.ckpt"
-    command(in_sd15, f"checkpoint={file}", "dtype=float16", f"folder={tmp_path / 'half'}")
-    assert "last.ckpt, step 2 (last)" in capsys.readouterr().out
+    said = command(in_sd15, f"checkpoint={file}", "dtype=float16", f"folder={tmp_path / 'half'}")
+    assert "last.ckpt, step 2 (last)" in said
     for weights in (tmp_path / "half").rglob("*.safetensors"):
         kinds = {tensor.dtype for tensor in load_file(weights).values()}
         assert torch.float16 in kinds <= {torch.float16, torch.int64}, weights

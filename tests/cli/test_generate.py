@@ -258,12 +258,13 @@ def test_a_set_is_drawn_and_gone_on_with_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_draw_what_one_draws(tmp_path: Path) -> None:
-    one, two = (generate(tmp_path, *SET, f"folder={n}", f"devices={n}") for n in (1, 2))
+    one = generate(tmp_path, *SET, "folder=one", "devices=1")
+    two = generate(tmp_path, *SET, "folder=two", "devices=2")
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    first, second = levels(tmp_path / "1"), levels(tmp_path / "2")
+    first, second = levels(tmp_path / "one"), levels(tmp_path / "two")
     assert first.keys() == second.keys()
     assert all(np.abs(first[name] - second[name]).max() <= 1 for name in first)
-    assert len(read_manifest(tmp_path / "2").images) == 5
+    assert len(read_manifest(tmp_path / "two").images) == 5
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def test_pixels_are_looked_through_as_well() -> None:
     assert list(problems(RandomPairs(5), None, 0)) == [None] * 5
 
 
+@pytest.mark.slow
 def test_the_command_prints_counts_and_writes_the_rows(tmp_path: Path) -> None:
     write_pickapic(tmp_path / "pairs", pickapic_rows()[:120])
     limits = (

@@ -241,6 +241,7 @@ def test_the_readme_s_other_pair_sets_are_the_study_s() -> None:
             assert float(shown) == pytest.approx(mean, abs=6e-4), (data, cell)
 
 
+@pytest.mark.slow
 def test_the_search_prints_what_ran_and_says_what_did_not(tmp_path: Path) -> None:
     limits = ("max_steps=1", "callbacks.probe.pairs=2", "callbacks.probe.times=[0.5]")
     images = ("evaluation.n=2", "evaluation.steps=1")
