@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Interrupted(UserError):  # noqa: N818 - what the user did, not what went wrong
+    """The user stopped the command; what it saved stays."""
+
+
 class BadRow(Exception):  # noqa: N818 - what it is, not what went wrong
     """A row of a pair source that cannot be used; `data.on_bad_row` says what follows.
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import lightning as L
 
     from sdpo_exp.protocols import Backbone, Evaluator
+    from sdpo_exp.types import ModelScores
 
-MODEL_FOLDER = "model"
+MODEL_FOLDER, SAMPLES = "model", "samples"
+_TOLD = 64  # prompts in a logger's table; scores.csv has all
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,7 @@ def compare_with_base(
 
     The base is built anew from the configuration: the run's reference may be something else.
     """
-    from sdpo_exp.reports.before_after import plot_before_after, write_evaluation
+    from sdpo_exp.reports.before_after import plot_before_after, write_evaluation, write_samples
 
     _log.info("evaluating base and tuned: %s", evaluator.description)
     base_backbone: Backbone = build(config.model, "model")
@@ -81,19 +83,36 @@ def compare_with_base(
     plot_before_after(
         picture, base.prompts, base.images, after.images, (base.scores[first], after.scores[first])
     )
-    _tell_loggers(trainer, content["scores"], picture)
+    write_samples(folder / SAMPLES, base.images, after.images)
+    _tell_loggers(trainer, content["scores"], picture, base, after)
 
 
-def _tell_loggers(trainer: L.Trainer, scores: dict[str, Any], picture: Path) -> None:
+def _tell_loggers(
+    trainer: L.Trainer, scores: dict[str, Any], picture: Path, base: ModelScores, tuned: ModelScores
+) -> None:
     """All but `metrics.csv`, which is the training's alone; the files beside it have the rest."""
     from lightning.pytorch.loggers import CSVLogger
 
     metrics = {f"eval/{name}": score["tuned"]["mean"] for name, score in scores.items()}
     metrics |= {f"eval/{name}_change": score["change"]["mean"] for name, score in scores.items()}
+    step = trainer.global_step
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             continue
-        logger.log_metrics(metrics, step=trainer.global_step)
+        logger.log_metrics(metrics, step=step)
         if hasattr(logger, "log_image"):
-            logger.log_image("eval/before_after", [str(picture)])
+            logger.log_image("eval/before_after", [str(picture)], step=step)
+        if hasattr(logger, "log_table"):
+            logger.log_table("eval/table", *_table(base, tuned), step=step)
         logger.save()
+
+
+def _table(base: ModelScores, tuned: ModelScores) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the first prompts: both images, and both scores by every metric."""
+    columns = ["prompt", "base", "tuned"]
+    columns += [f"{model} {name}" for name in base.scores for model in ("base", "tuned")]
+    rows = []
+    for i, prompt in enumerate(base.prompts[:_TOLD]):
+        values = [float(m.scores[name][i]) for name in base.scores for m in (base, tuned)]
+        rows.append([prompt, base.images[i], tuned.images[i], *values])
+    return columns, rows

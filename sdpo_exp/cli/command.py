@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,23 @@ from sdpo_exp.config.cell_name import register_resolvers
 from sdpo_exp.config.command_line import rewrite_booleans
 from sdpo_exp.config.composition import compose_cell, expand_sweep, readable, unswept
 from sdpo_exp.errors import UserError
+from sdpo_exp.launchers.plugins import (
+    is_search,
+    plugin_problems,
+    register_plugins,
+    search_corners,
+)
 
 Check = Callable[[DictConfig], list[str]]
+AtEnd = Callable[[list[DictConfig], float], int]
 
 
 def run_command(
-    config_name: str, body: Callable[[DictConfig], Any], check: Check, late_check: Check
+    config_name: str,
+    body: Callable[[DictConfig], Any],
+    check: Check,
+    late_check: Check,
+    at_end: AtEnd | None = None,
 ) -> None:
     """Check `sys.argv`, then let Hydra run `body` once, or once per cell of a sweep.
 
@@ -33,11 +45,13 @@ def run_command(
         body: runs one composed config.
         check: problems that need no heavy import; runs for every look at the config too.
         late_check: problems that do; runs only before `body`.
+        at_end: after a sweep, told its cells and when it began; returns how many are not done.
     """
     rewrite_booleans(sys.argv)
     register_resolvers()
+    register_plugins()
     try:
-        preflight(config_name, sys.argv[1:], check, late_check)
+        swept = preflight(config_name, sys.argv[1:], check, late_check)
     except UserError as error:
         sys.exit(f"{error}")
 
@@ -48,18 +62,32 @@ def run_command(
             # Hydra prints this kind without a traceback, and a sweep's other cells go on.
             raise CompactHydraException(str(error)) from None
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+    began, undone = time.time(), 0
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on with what is missing" if swept else 130)
+    finally:
+        if swept and at_end is not None:
+            undone = at_end(swept, began)
+    if undone:
+        sys.exit(f"{undone} of {len(swept)} cells are not done; the same command runs these again")
 
 
-def preflight(config_name: str, arguments: list[str], check: Check, late_check: Check) -> None:
+def preflight(
+    config_name: str, arguments: list[str], check: Check, late_check: Check
+) -> list[DictConfig]:
     """Compose and check every cell of a command line before anything is built or written.
+
+    Returns:
+        The cells of a sweep whose cells are known beforehand; none of anything else.
 
     Raises:
         UserError: with all mistakes, of all cells.
     """
     flags = get_args_parser().parse_args(arguments)
     if flags.hydra_help or flags.shell_completion:
-        return
+        return []
     config_name = flags.config_name or config_name
     flags.overrides, unreadable = readable(flags.overrides)
     problems: dict[str, None] = dict.fromkeys(unreadable)
@@ -69,7 +97,7 @@ def preflight(config_name: str, arguments: list[str], check: Check, late_check: 
         composed = compose_cell(config_name, overrides, flags.config_dir)
         found = composed.problems
         if composed.config is not None:
-            found = found + check(composed.config)
+            found = found + check(composed.config) + plugin_problems(composed.config)
             cells.append(composed.config)
         problems |= dict.fromkeys(found)
     if len(all_overrides) > 1:
@@ -80,13 +108,26 @@ def preflight(config_name: str, arguments: list[str], check: Check, late_check: 
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(f"{count} in the configuration; nothing was run:\n{lines}")
+    looking = flags.cfg or flags.info or flags.help
+    return cells if not looking and _is_sweep(flags, cells[0]) else []
+
+
+def _is_sweep(flags: Any, config: DictConfig) -> bool:
+    """Of cells that a grid gives; other sweepers choose theirs on the way."""
+    return "BasicSweeper" in str(config.hydra.sweeper.get("_target_")) and (
+        flags.multirun or _is_multirun(config)
+    )
+
+
+def _is_multirun(config: DictConfig) -> bool:
+    return str(config.hydra.mode) in ("RunMode.MULTIRUN", "MULTIRUN")
 
 
 def _cells(config_name: str, flags: Any) -> list[list[str]]:
     single = unswept(flags.overrides)
     if not flags.multirun:
         base = compose_cell(config_name, single, flags.config_dir).config
-        if base is None or str(base.hydra.mode) not in ("RunMode.MULTIRUN", "MULTIRUN"):
+        if base is None or not _is_multirun(base):
             if single != flags.overrides:
                 swept = " ".join(line for line in flags.overrides if line not in single)
                 raise UserError(f"{swept}: several values make a sweep; add -m to run it")
@@ -97,6 +138,8 @@ def _cells(config_name: str, flags: Any) -> list[list[str]]:
             "Set name=<name>; the cells go to outputs/<name>/<cell>/<time>/."
         )
     base = compose_cell(config_name, single, flags.config_dir).config
+    if base is not None and is_search(base):
+        return search_corners(base, flags.overrides)
     sweeper = base.hydra.sweeper if base is not None else {}
     if "BasicSweeper" not in str(sweeper.get("_target_", "BasicSweeper")):
         return [single]

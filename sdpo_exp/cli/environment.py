@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sdpo_exp.data.datamodule import PairDataModule
     from sdpo_exp.protocols import PairSource
 
+_SOURCE = Path(__file__).parents[2]
 _PACKAGES = (
     "sdpo_exp",
     "torch",
@@ -63,16 +64,20 @@ def _size(source: PairSource) -> int | None:
 
 def describe_environment() -> dict[str, Any]:
     """Git state of the code, package versions, python and machine."""
-    source = Path(__file__).parents[2]
-    revision = _git(source, "rev-parse", "HEAD")
+    revision = code_revision()
     return {
         "git_revision": revision,
-        "git_dirty": bool(_git(source, "status", "--porcelain")) if revision else None,
+        "git_dirty": bool(_git(_SOURCE, "status", "--porcelain")) if revision else None,
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "accelerator": _accelerator(),
     }
+
+
+def code_revision() -> str | None:
+    """Commit of the code's own checkout; None outside one (an installed wheel)."""
+    return _git(_SOURCE, "rev-parse", "HEAD")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

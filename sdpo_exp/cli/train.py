@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.cli.command import run_command, settle_run_dir
+from sdpo_exp.cli.resuming import carry_over, find_checkpoint
+from sdpo_exp.cli.run_record import in_sweep, kept_warnings, write_run_record
+from sdpo_exp.cli.sweep import relative, run_cell, tell_sweep
 from sdpo_exp.config.check import check_config
-from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.errors import Interrupted, UserError, first_line
 
 if TYPE_CHECKING:
     import lightning as L
@@ -27,7 +28,15 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Entry point of `python -m sdpo_exp` and of the `sdpo_exp` script."""
-    run_command("train", train, check_config, _late_check)
+    run_command("train", train_cell, check_config, _late_check, at_end=tell_sweep)
+
+
+def train_cell(config: DictConfig) -> None:
+    """`train`, or in a sweep what is left to do of this cell, whatever happens in it."""
+    if in_sweep():
+        run_cell(config, train)
+    else:
+        train(config)
 
 
 def _late_check(config: DictConfig) -> list[str]:
@@ -52,26 +61,39 @@ def train(config: DictConfig) -> None:
         _clear_results(folder)
         _say_recipe(config)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        write_run_record(folder, config)
     started = time.perf_counter()
     status = "failed"
-    try:
-        _fit(config, folder)
-        status = "finished"
-    except (KeyboardInterrupt, SystemExit):
-        # Lightning turns an interrupt into an exit, which would take a whole sweep down.
-        status = "interrupted"
-        raise UserError(f"interrupted; go on with resume={os.path.relpath(folder)}") from None
-    except UserError as error:
-        status = f"stopped: {error}"
-        raise
-    except RuntimeError as error:
-        if "closed by peer" not in str(error) and "reset by peer" not in str(error):
-            raise
+    with kept_warnings() as warnings:
+        try:
+            _fit(config, folder)
+            status = "finished"
+        except BaseException as error:
+            status, told = _ending(error, folder)
+            raise told from (None if isinstance(told, UserError) else error.__cause__)
+        finally:
+            _close_loggers()
+            _report(folder, status, time.perf_counter() - started, list(warnings))
+
+
+def _ending(error: BaseException, folder: Path) -> tuple[str, BaseException]:
+    """The status that an exception ends a run with, and what is raised in its place."""
+    if _is_interrupt(error):
+        return "interrupted", Interrupted(f"interrupted; go on with resume={relative(folder)}")
+    if isinstance(error, UserError):
+        return f"stopped: {error}", error
+    if isinstance(error, SystemExit):
+        return f"failed: exit {error.code}", UserError(f"something exited with code {error.code}")
+    if "closed by peer" in str(error) or "reset by peer" in str(error):
         status = "stopped: another device stopped"
-        raise UserError(f"{status}; its own message says why") from error
-    finally:
-        _close_loggers()
-        _report(folder, status, time.perf_counter() - started)
+        return status, UserError(f"{status}; its own message says why")
+    return f"failed: {type(error).__name__}: {first_line(error)}", error
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Also as Lightning passes it on: an exit in the middle of handling an interrupt."""
+    told = error.__context__ if isinstance(error, SystemExit) else error
+    return isinstance(told, KeyboardInterrupt)
 
 
 def _fit(config: DictConfig, folder: Path) -> None:
@@ -102,97 +124,15 @@ def _run_trainer(
         _log.info("resuming from %s", checkpoint)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if checkpoint is not None and trainer.is_global_zero:
-        _carry_over(checkpoint, Path(trainer.default_root_dir))
-
-
-def _carry_over(checkpoint: Path, folder: Path) -> None:
-    """What training would have left, where it was complete before and only images were missing."""
-    target = folder / "checkpoints"
-    if any(target.glob("*.ckpt")):
-        return
-    target.mkdir(exist_ok=True)
-    for name in {checkpoint.name, "best.ckpt", "best.json"}:
-        if (checkpoint.parent / name).is_file():
-            shutil.copyfile(checkpoint.parent / name, target / name)
-    metrics = checkpoint.parents[1] / "metrics.csv"
-    if metrics.is_file():
-        shutil.copyfile(metrics, folder / "metrics.csv")
-
-
-def find_checkpoint(path: Path, max_steps: int) -> Path:
-    """The checkpoint that `resume=path` means: a file, or the newest one of a run's folder.
-
-    `best.ckpt` may be an old step under a new date, so it counts only where its step is further.
-
-    Raises:
-        UserError: the folder holds none, the file is broken or something else, or it is past
-            `max_steps`.
-    """
-    if path.is_file():
-        return _readable_checkpoint(path, max_steps)
-    folder = path / "checkpoints"
-    best = folder / "best.ckpt"
-    found = sorted(set(folder.glob("*.ckpt")) - {best}, key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise UserError(f"resume={path}: no checkpoint in {folder}{_but_the_best(best)}")
-    if best.is_file() and _best_step(best) > _step(found[-1]):
-        found.append(best)
-    return _readable_checkpoint(found[-1], max_steps)
-
-
-def _best_step(best: Path) -> int:
-    """Its step; before the first where it is broken, for the other checkpoints are there."""
-    try:
-        return _step(best)
-    except UserError as error:
-        _log.warning("%s; left alone", error)
-        return -1
-
-
-def _but_the_best(best: Path) -> str:
-    if not best.is_file():
-        return ""
-    return f" but the best; give resume={best} to go on from step {_step(best)}"
-
-
-def _readable_checkpoint(path: Path, max_steps: int) -> Path:
-    step = _step(path)
-    if step > max_steps or (step == max_steps and _finished(path.parent.parent)):
-        raise UserError(
-            f"resume={path}: the run is at step {step} already; "
-            f"max_steps={max_steps} leaves nothing to do, give a larger one"
-        )
-    return path
-
-
-def _step(path: Path) -> int:
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        complete = {"state_dict", "loops", "global_step"} <= set(content)
-    except Exception as error:
-        reason = first_line(error)
-        raise UserError(f"resume={path}: the file cannot be read ({reason})") from None
-    if not complete:
-        raise UserError(f"resume={path}: not a training checkpoint of this package")
-    return int(content["global_step"])
+        carry_over(checkpoint, Path(trainer.default_root_dir))
 
 
 def _clear_results(folder: Path) -> None:
     """Take away what an earlier run in the same `run_dir` said about another model."""
     for name in ("evaluation.json", "scores.csv", "plots/before_after.png", "summary.json"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-
-
-def _finished(run_folder: Path) -> bool:
-    """Whether a run did everything; one stopped while its images were judged did not."""
-    try:
-        summary = json.loads((run_folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return summary.get("status") == "finished"
+    for name in ("model", "samples"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _is_first_rank() -> bool:
@@ -255,7 +195,7 @@ def _close_loggers() -> None:
         wandb.finish()
 
 
-def _report(folder: Path, status: str, seconds: float) -> None:
+def _report(folder: Path, status: str, seconds: float, warnings: list[str]) -> None:
     """Plots, summary and the last words; on rank 0, which alone has the metrics."""
     if not _is_first_rank():
         return
@@ -263,11 +203,11 @@ def _report(folder: Path, status: str, seconds: float) -> None:
     from sdpo_exp.reports.summary import format_summary, write_summary
     from sdpo_exp.reports.trajectories import plot_trajectories
 
-    summary = write_summary(folder, status=status, seconds=seconds)
+    summary = write_summary(folder, status=status, seconds=seconds, warnings=warnings)
     if (folder / "metrics.csv").is_file():
         plot_trajectories(folder / "metrics.csv", folder / "plots" / "trajectories.png")
     if (folder / "model").is_dir():
         write_card(folder, folder / "model", end_of_run(folder))
     if status == "finished":
         _log.info("\n%s", format_summary(summary))
-    _log.info("\nrun folder: %s", os.path.relpath(folder))
+    _log.info("\nrun folder: %s", relative(folder))

@@ -12,19 +12,38 @@ from omegaconf import DictConfig, OmegaConf
 
 _AXES = ("model", "objective", "safeguard")
 # What may differ between two runs of one cell.
-_NOT_PART = frozenset({"hydra", "name", "run_dir", "resume", "logger", "torch_threads"})
+_NOT_PART = frozenset({"hydra", "name", "run_dir", "resume", "logger", "torch_threads", "redo"})
 _LABEL_LENGTH = 60
 
 
 def register_resolvers() -> None:
-    """Make `${cell:}` known to OmegaConf."""
+    """Make `${cell:}`, `${cell_hash:}` and `${choice:<group>}` known to OmegaConf."""
     OmegaConf.register_new_resolver("cell", _resolve_cell, replace=True)
+    OmegaConf.register_new_resolver("cell_hash", _resolve_hash, replace=True)
+    OmegaConf.register_new_resolver("choice", _resolve_choice, replace=True)
+
+
+def _hydra_of(root: DictConfig) -> Any:
+    """Hydra's own node: part of a config composed for a look, elsewhere while a job runs."""
+    hydra = root.get("hydra") if "hydra" in root else None
+    if hydra is None and HydraConfig.initialized():
+        hydra = HydraConfig.get()
+    return hydra
+
+
+def _resolve_hash(*, _root_: DictConfig) -> str:
+    return config_hash(_root_)
+
+
+def _resolve_choice(group: str, *, _root_: DictConfig) -> str:
+    """What was chosen of a group; "unknown" without Hydra, or where there is no such group."""
+    hydra = _hydra_of(_root_)
+    choices = hydra.runtime.choices if hydra is not None else {}
+    return str(choices.get(group, "unknown"))
 
 
 def _resolve_cell(*, _root_: DictConfig) -> str:
-    hydra = _root_.get("hydra") if "hydra" in _root_ else None
-    if hydra is None and HydraConfig.initialized():
-        hydra = HydraConfig.get()
+    hydra = _hydra_of(_root_)
     if hydra is None:
         return config_hash(_root_)
     choices = [str(hydra.runtime.choices[axis]) for axis in _AXES]
@@ -44,7 +63,7 @@ def cell_name(choices: list[str], overrides: list[str], digest: str) -> str:
 
 def _label(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
-    if key in (*_AXES, *_NOT_PART) or key.startswith("hydra"):
+    if key in _AXES or key.partition(".")[0] in _NOT_PART or key.startswith("hydra"):
         return ""
     return re.sub(r"[^A-Za-z0-9.]+", "", key.split(".")[-1] + value)
 

@@ -28,6 +28,7 @@ ROOT_KEYS: dict[str, Any] = {
     "name": FolderName,
     "seed": NonNegativeInt,
     "resume": str | None,
+    "redo": bool,
     "run_dir": str,
     "torch_threads": PositiveInt | None,
     "effective_batch": PositiveInt,

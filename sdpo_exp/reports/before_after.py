@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from sdpo_exp.statistics import estimate, paired_change
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from PIL import Image
 
 Scores = Mapping[str, np.ndarray]
 EVALUATION_FILE = "evaluation.json"
@@ -65,6 +67,20 @@ def _compare(base: np.ndarray, tuned: np.ndarray) -> dict[str, Any]:
         name: {key: value if np.isfinite(value) else None for key, value in e._asdict().items()}
         for name, e in estimates.items()
     }
+
+
+def write_samples(folder: Path, base: np.ndarray, tuned: np.ndarray) -> None:
+    """Write the first dozen images one by one, as `base/<index>.png` and `tuned/<index>.png`.
+
+    Args:
+        folder: is emptied first.
+        base, tuned: images (n, H, W, 3) uint8 of the prompts of `scores.csv`, in its order.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for model, images in (("base", base), ("tuned", tuned)):
+        (folder / model).mkdir(parents=True)
+        for index, pixels in enumerate(images[: _COLUMNS * _ROWS]):
+            Image.fromarray(pixels).save(folder / model / f"{index:04d}.png")
 
 
 def plot_before_after(

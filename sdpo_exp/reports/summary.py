@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ Row = tuple[str, str, str, str, str]
 Table = tuple[Row, list[Row]]
 
 
-def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any]:
+def write_summary(
+    folder: Path, *, status: str, seconds: float, warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     """Summarise `metrics.csv` and, where there is one, `evaluation.json` of a run's folder.
 
     Writes `summary.json` and `summary.md` and returns the former's content: `train` holds means
     over the last fifth of the run's steps, `probe` and `images` (of `callbacks.images`) the first
-    and last visit, `evaluation` the comparison of base and tuned.
+    and last visit, `evaluation` the comparison of base and tuned, `warnings` what the run
+    warned of.
     """
     path, evaluation = folder / "metrics.csv", folder / EVALUATION_FILE
     metrics = read_metrics(path) if path.is_file() else {}
@@ -36,6 +40,7 @@ def write_summary(folder: Path, *, status: str, seconds: float) -> dict[str, Any
         "status": status,
         "steps": last,
         "seconds": round(seconds, 1),
+        "warnings": list(warnings),
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
