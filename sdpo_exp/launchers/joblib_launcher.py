@@ -1,0 +1,135 @@
+"""Cells side by side on this machine: joblib's worker processes, one cell each at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+
+from sdpo_exp.bounds import NonNegativeInt, PositiveInt
+from sdpo_exp.launchers.base import (
+    CellLauncher,
+    cores,
+    share_of_cores,
+    tell_begun,
+    tell_died,
+    tell_ended,
+)
+from sdpo_exp.launchers.cell_job import CellJob, thread_environment
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+
+class JoblibLauncher(CellLauncher):
+    """`n_jobs` processes that take cell after cell.
+
+    joblib's pool ends all its processes when one is killed. So each process here is a pool of its
+    own: a cell that the system kills for its memory takes no other cell with it, and a new process
+    takes the next one.
+
+    Args:
+        n_jobs: processes; null means one per core, or one per entry of `gpus`.
+        gpus: numbers of the CUDA devices; each process sees one of them, in turn. null leaves
+            CUDA_VISIBLE_DEVICES alone, so that all processes use the same device.
+    """
+
+    def __init__(
+        self, n_jobs: PositiveInt | None = None, gpus: list[NonNegativeInt] | None = None
+    ) -> None:
+        self.n_jobs = n_jobs
+        self.gpus = None if gpus is None else list(gpus)
+
+    def processes(self, cells: int) -> int:
+        """How many processes `cells` cells get."""
+        return min(cells, self.side_by_side())
+
+    def side_by_side(self) -> int:
+        """As many as there are processes."""
+        return self.n_jobs or len(self.gpus or ()) or cores()
+
+    def threads(self, cells: int) -> int:
+        """The cores, divided by the processes."""
+        return share_of_cores(self.processes(cells))
+
+    def announcement(self, jobs: Sequence[CellJob]) -> str:
+        """Cells, processes and threads."""
+        count = self.processes(len(jobs))
+        return f"{len(jobs)} cells in {count} processes, {jobs[0].threads} thread(s) each"
+
+    def run_jobs(self, jobs: Sequence[CellJob]) -> list[JobReturn]:
+        """Keep every process busy until all cells are through."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        waiting = list(jobs)
+        slots = [_Slot(self._environment(i, jobs[0])) for i in range(self.processes(len(jobs)))]
+        busy: dict[Future[JobReturn], tuple[_Slot, CellJob]] = {}
+        returned: dict[int, JobReturn] = {}
+        clean = False
+        try:
+            while waiting or busy:
+                taken = {slot for slot, _ in busy.values()}
+                for slot in slots:
+                    if slot not in taken and waiting:
+                        job = waiting.pop(0)
+                        tell_begun(job, "started")
+                        busy[slot.submit(job)] = slot, job
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    slot, job = busy.pop(future)
+                    returned[job.number] = slot.result(future, job)
+            clean = True
+        finally:
+            for slot in slots:
+                slot.close(kill=not clean)
+        return [returned[job.number] for job in jobs]
+
+    def _environment(self, slot: int, job: CellJob) -> dict[str, str]:
+        environment = thread_environment(job.threads)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[slot % len(self.gpus)])
+        return environment
+
+
+class _Slot:
+    """One worker process, replaced after it died."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, job: CellJob) -> Future[JobReturn]:
+        """Start a cell."""
+        from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(max_workers=1, env=self._environment)
+        future: Future[JobReturn] = self._pool.submit(job)
+        return future
+
+    def result(self, future: Future[JobReturn], job: CellJob) -> JobReturn:
+        """What a cell returned; a cell that ended its process is told, and the slot is new."""
+        from joblib.externals.loky.process_executor import BrokenProcessPool
+
+        try:
+            returned = future.result()
+        except BrokenProcessPool as error:
+            self.close(kill=True)
+            tell_died(job, _how(error))
+            return job.died()
+        tell_ended(job)
+        return returned
+
+    def close(self, *, kill: bool) -> None:
+        """End the process; without `kill` only where it is idle."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=kill)
+            self._pool = None
+
+
+def _how(error: Exception) -> str:
+    """Its exit code, such as SIGKILL, from a page of advice."""
+    code = str(error).rpartition("exit codes of the workers are ")[2].strip(" {}\n")
+    return f"its process ended by {code}" if code and len(code) < 40 else "its process ended"
