@@ -41,6 +41,7 @@ COMMANDS = (
     "generate",
     "evaluate",
     "compare",
+    "report",
     "relabel",
     "sample_pairs",
     "export",

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -58,32 +58,33 @@ def main() -> None:
     run_command("compare", compare, check_compare, check_paths)
 
 
-def gather_paths(argv: list[str]) -> None:
+def gather_paths(argv: list[str], keys: Collection[str] = tuple(KEYS)) -> None:
     """Turn bare paths into one `paths=[...]` for Hydra, in place, whatever they are called.
 
     A path is what has no equals sign, or lies on the disk, or has a slash before its equals sign;
-    what begins with a key of ours is a value, even if a file is called so (write `./seed=1`).
+    what begins with one of a command's `keys` is a value, even if a file is called so (write
+    `./seed=1`).
 
     Raises:
         UserError: bare paths, and `paths=` as well.
     """
     given = get_args_parser().parse_args(argv[1:]).overrides
-    paths = [argument for argument in given if _is_path(argument)]
+    paths = [argument for argument in given if _is_path(argument, keys)]
     if not paths:
         return
     if any(argument.lstrip("+").startswith("paths=") for argument in given):
         raise UserError(f"paths= and {paths[0]}: give the paths in one way, not in both")
     quoted = (QuotedString(path, Quote.single).with_quotes() for path in paths)
-    rest = [argument for argument in given if not _is_path(argument)]
+    rest = [argument for argument in given if not _is_path(argument, keys)]
     # Hydra's flags stand before or behind all the rest, and may have values of their own.
     starts = [i for i in range(1, len(argv)) if argv[i : i + len(given)] == given]
     argv[starts[-1] : starts[-1] + len(given)] = [f"paths=[{','.join(quoted)}]", *rest]
 
 
-def _is_path(argument: str) -> bool:
+def _is_path(argument: str, keys: Collection[str]) -> bool:
     key, equals, _ = argument.partition("=")
     name = key.lstrip("+~")
-    if equals and (name in KEYS or name.startswith(("hydra.", "hydra/"))):
+    if equals and (name in keys or name.startswith(("hydra.", "hydra/"))):
         return False
     return not equals or "/" in key or Path(argument).exists()
 

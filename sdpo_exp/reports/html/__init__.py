@@ -1,0 +1,1 @@
+"""Run folders to one page: read, group into cells, compare, draw. Files alone, and no torch."""

@@ -1,0 +1,99 @@
+"""Everything that a report says, from the runs' files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sdpo_exp.comparison import Test
+from sdpo_exp.reports.html.cells import Cell, cells_of
+from sdpo_exp.reports.html.notices import Notice, notices_of
+from sdpo_exp.reports.html.pictures import Gallery, Strip, galleries_of, strips_of
+from sdpo_exp.reports.html.quantities import (
+    Figure,
+    Quantity,
+    figures,
+    main_metric,
+    quantities_of,
+)
+from sdpo_exp.reports.html.runs import Run, view_of
+from sdpo_exp.reports.html.significance import Settings, Tested, tests_of
+from sdpo_exp.reports.run_records import RunRecord
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen: title, the main score (None: the runs' first), pictures, and the test."""
+
+    title: str = "Report"
+    metric: str | None = None
+    images: int = 8
+    test: Test = "sign"
+    resamples: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of the page, the tables and the text."""
+
+    options: Options
+    when: str
+    metric: str | None
+    runs: tuple[Run, ...]
+    cells: tuple[Cell, ...]
+    quantities: tuple[Quantity, ...]
+    figures: Mapping[str, Sequence[Figure]]
+    tests: tuple[Tested, ...]
+    galleries: tuple[Gallery, ...]
+    strips: tuple[Strip, ...]
+    notices: tuple[Notice, ...]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """Number of runs by status, the most frequent first."""
+        return dict(Counter(run.status for run in self.runs).most_common())
+
+    @property
+    def revisions(self) -> list[str]:
+        """Git revisions of the runs' code."""
+        told = (run.environment.get("git_revision") for run in self.runs)
+        return list(dict.fromkeys(str(revision) for revision in told if revision))
+
+    @property
+    def rows(self) -> list[str]:
+        """Of the grid."""
+        return list(dict.fromkeys(cell.row for cell in self.cells))
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the grid, those without a safeguard first."""
+        return list(dict.fromkeys(cell.column for cell in sorted(self.cells, key=_column_order)))
+
+
+def _column_order(cell: Cell) -> tuple[bool, bool]:
+    return cell.safeguard != "off", cell.safeguard != "on"
+
+
+def gather(records: Sequence[RunRecord], options: Options) -> Report:
+    """Read, group and compare; never fails for what a run's files hold or lack."""
+    runs = [view_of(record) for record in records]
+    cells = cells_of(runs)
+    metric = main_metric(runs, options.metric)
+    quantities = quantities_of(metric)
+    how = Settings(metric or "", options.test, options.resamples, options.seed)
+    return Report(
+        options=options,
+        when=datetime.now().isoformat(sep=" ", timespec="minutes"),
+        metric=metric,
+        runs=tuple(runs),
+        cells=tuple(cells),
+        quantities=tuple(quantities),
+        figures=figures(cells, quantities),
+        tests=tuple(tests_of(cells, how)) if metric else (),
+        galleries=tuple(galleries_of(cells, metric, options.images)),
+        strips=tuple(strips_of(cells)),
+        notices=tuple(notices_of(runs)),
+    )
