@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format smoke bench upgrade clean
+.PHONY: help setup run test test-all lint format ablation smoke bench upgrade clean
 
 help:  ## This list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ lint: $(STAMP)  ## Style, formatting and types.
 format: $(STAMP)  ## Apply the style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+ablation: $(STAMP)  ## Objective x safeguard on the embedded world, three seeds, two processes; then its report.
+	@$(BIN)/python -m sdpo_exp experiment=sweep_objective_safeguard name=ablation \
+	  hydra/launcher=joblib hydra.launcher.n_jobs=2 $(ARGS); status=$$?; \
+	$(BIN)/python -m sdpo_exp.report outputs/ablation title='Objective x safeguard' && exit $$status
 
 smoke: $(STAMP)  ## A training run of a few seconds, end to end.
 	$(BIN)/python -m sdpo_exp experiment=smoke $(ARGS)

@@ -27,11 +27,12 @@ RANKS = {
         "manifests",
         "whole_files",
         "per_prompt",
+        "panels",
     ),
     1: ("objectives", "safeguard", "models", "data", "metrics", "gradient_rules"),
-    2: ("training", "generation", "callbacks", "memory"),
+    2: ("training", "generation", "callbacks", "loggers", "memory"),
     3: ("testbed",),
-    4: ("config", "cli"),
+    4: ("config", "cli", "launchers"),
 }
 # One command per root module, and all of them thin.
 COMMANDS = (
@@ -46,6 +47,8 @@ COMMANDS = (
     "sample_pairs",
     "export",
     "check_data",
+    "runs",
+    "dashboard",
 )
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -74,7 +77,7 @@ def allowed(room: str, other: str) -> bool:
     if room == "reports":
         return other in ("statistics", "clustered", "comparison", "scores")
     if other == "reports":
-        return room == "cli"
+        return room in ("cli", "launchers")
     if room == "training":
         return RANK[other] == 0 or other == "gradient_rules"
     if RANK[room] == 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -134,7 +135,7 @@ class RunRecord:
 
     def _alive(self) -> bool:
         if self.told.get("host") == socket.gethostname():
-            return _is_alive(int(self.told.get("pid") or 0))
+            return _is_alive(int(self.told.get("pid") or 0), self.started_at)
         newest = max((f.stat().st_mtime for f in self.folder.iterdir()), default=0.0)
         return time.time() - newest < _SILENT_SECONDS
 
@@ -160,9 +161,18 @@ def finished_run(root: Path, digest: str) -> RunRecord | None:
     return max(done, key=lambda record: record.started_at, default=None)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run's."""
+    return _has_run({path.name for path in folder.iterdir()})
+
+
+def _has_run(files: Collection[str]) -> bool:
+    return "config.yaml" in files and (RUN_FILE in files or "metrics.csv" in files)
+
+
 def _run_folders(root: Path) -> Iterator[Path]:
     for path, inner, files in os.walk(root):
-        if "config.yaml" in files and (RUN_FILE in files or "metrics.csv" in files):
+        if _has_run(files):
             inner.clear()
             yield Path(path)
         inner[:] = [name for name in inner if name not in _INNER and not name.startswith(".")]
@@ -191,7 +201,8 @@ def metric_of(summary: Mapping[str, Any], name: str) -> float | None:
     return metrics_of(summary).get(name)
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int, since: float) -> bool:
+    """Whether the process that began a run at `since` is still there, not one of its number."""
     if pid <= 0:
         return False
     try:
@@ -199,8 +210,18 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's process is one all the same
-        return True
-    return True
+        pass
+    born = _born(pid)
+    return born is None or born <= since + 2  # both are known to about a second
+
+
+def _born(pid: int) -> float | None:
+    """When a process began, in seconds since the epoch; None where the system does not tell."""
+    told = _text(Path("/proc") / str(pid) / "stat").rpartition(")")[2].split()
+    boot = re.search(r"^btime (\d+)$", _text(Path("/proc/stat")), re.MULTILINE)
+    if len(told) < 20 or boot is None:
+        return None
+    return int(boot[1]) + int(told[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _json(file: Path) -> dict[str, Any]:

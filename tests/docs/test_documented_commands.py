@@ -113,7 +113,7 @@ def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) ->
         return
     if not {"--help", "--cfg", "--info"} & set(arguments):
         arguments = [a for a in arguments if not a.startswith("max_steps=")]
-        sweep = "-m" in arguments or "experiment=sweep_objective_safeguard" in arguments
+        sweep = "-m" in arguments or any(a.startswith("experiment=sweep_") for a in arguments)
         arguments += BARE if sweep else SMALL
     for i, argument in enumerate(arguments):
         if argument == "resume=outputs/run/CELL/TIME":

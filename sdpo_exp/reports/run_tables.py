@@ -1,0 +1,140 @@
+"""Run records as rows: one per run, or one per thing in which two runs differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdpo_exp.reports.run_records import RunRecord, metrics_of
+
+# What two runs of one comparison may always differ in.
+_OF_COURSE = ("run_dir", "name")
+Row = dict[str, Any]
+
+
+def run_rows(records: Sequence[RunRecord], metrics: Sequence[str]) -> list[Row]:
+    """One row per run: status, what was chosen, when, how long, metrics, size in MB, folder."""
+    return [_run_row(record, metrics) for record in records]
+
+
+def _run_row(record: RunRecord, metrics: Sequence[str]) -> Row:
+    numbers = metrics_of(record.summary)
+    return {
+        "status": record.status,
+        "model": record.model,
+        "objective": record.objective,
+        "safeguard": record.safeguard,
+        "seed": record.seed,
+        "started": None if record.started is None else record.started[:16].replace("T", " "),
+        "steps": record.summary.get("steps"),
+        "seconds": record.summary.get("seconds"),
+        **{name: numbers.get(name) for name in metrics},
+        "MB": round(_size(record.folder) / 1e6, 1),
+        "folder": os.path.relpath(record.folder),
+    }
+
+
+def _size(folder: Path) -> int:
+    return sum(
+        (Path(path) / name).lstat().st_size
+        for path, _, files in os.walk(folder)
+        for name in files
+        if (Path(path) / name).is_file()
+    )
+
+
+def config_rows(first: RunRecord, second: RunRecord) -> list[Row]:
+    """Keys of the configuration that differ, with both values; a run's own folder is no value."""
+    return _differences(_own_config(first), _own_config(second), _OF_COURSE)
+
+
+def _own_config(record: RunRecord) -> dict[str, Any]:
+    folder = str(record.config.get("run_dir"))
+    return {
+        key: value.replace(folder, "<run folder>") if isinstance(value, str) else value
+        for key, value in _flat(record.config).items()
+    }
+
+
+def environment_rows(first: RunRecord, second: RunRecord) -> list[Row]:
+    """Versions, revision and data that differ, with both values."""
+    ignored = ("command", "seed")
+    return _differences(_flat(first.environment), _flat(second.environment), ignored)
+
+
+def metric_rows(first: RunRecord, second: RunRecord) -> list[Row]:
+    """Every metric of either run, and its change where both have it."""
+    ours, theirs = metrics_of(first.summary), metrics_of(second.summary)
+    rows: list[Row] = []
+    for name in sorted({*ours, *theirs}):
+        a, b = ours.get(name), theirs.get(name)
+        change = None if a is None or b is None else b - a
+        rows.append({"metric": name, "A": a, "B": b, "B - A": change})
+    return rows
+
+
+def _differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], ignored: Sequence[str]
+) -> list[Row]:
+    keys = [key for key in {**ours, **theirs} if key.partition(".")[0] not in ignored]
+    return [
+        {"key": key, "A": ours.get(key, "(none)"), "B": theirs.get(key, "(none)")}
+        for key in keys
+        if ours.get(key, "(none)") != theirs.get(key, "(none)")
+    ]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix[:-1]: tree}
+    return {
+        key: value
+        for name, child in tree.items()
+        for key, value in _flat(child, f"{prefix}{name}.").items()
+    }
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Columns under each other, numbers to the right; a column without any value is left out."""
+    header = [key for key in (rows[0] if rows else {}) if any(row[key] is not None for row in rows)]
+    cells = [header, *([_cell(row[key]) for key in header] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    right = [all(isinstance(row[key], int | float | None) for row in rows) for key in header]
+    return "\n".join(_line(line, widths, right).rstrip() for line in cells)
+
+
+def _line(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    return "  ".join(
+        f"{cell:>{width}}" if numeric else f"{cell:<{width}}"
+        for cell, width, numeric in zip(line, widths, right, strict=True)
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """With a header; empty where there is no value."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().rstrip("\n")
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """A list of objects."""
+    return json.dumps(list(rows), indent=2)
+
+
+def metric_names(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Every metric that any of the runs has."""
+    yield from sorted({name for record in records for name in metrics_of(record.summary)})
