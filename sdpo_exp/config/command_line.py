@@ -1,4 +1,4 @@
-"""`safeguard=true|false` on a Hydra command line."""
+"""`safeguard=true|false` and `--dry-run` on a Hydra command line."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def rewrite_booleans(argv: list[str]) -> None:
             items = match["value"].split(",")
             mapped = [_CHOICES.get(item.strip().lower(), item) for item in items]
             argv[i] = match["key"] + ",".join(mapped)
+
+
+def rewrite_dry_run(argv: list[str]) -> None:
+    """Map `--dry-run`, which Hydra would not know, to `dry_run=true`, in place."""
+    argv[1:] = ["dry_run=true" if argument == "--dry-run" else argument for argument in argv[1:]]

@@ -205,7 +205,7 @@ def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     (offline,) = (folder / "wandb").glob("offline-run-*")
     written = next(offline.glob("run-*.wandb")).read_bytes()
-    assert b"safeguard.mu" in written
+    assert b'"mu":0.9' in written
     assert b"eval/reward_change" in written
     assert list(offline.glob("files/media/images/eval/before_after_*.png"))
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
