@@ -15,8 +15,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from sdpo_exp.config.cell_name import config_hash
 from sdpo_exp.errors import UserError
 from sdpo_exp.launchers.cell_job import CONSOLE_FILE, CellJob, settle_folder
+from sdpo_exp.reports.run_records import read_run
 
 _log = logging.getLogger(__name__)
 
@@ -52,15 +54,19 @@ class CellLauncher(Launcher):
             self._job(list(overrides), initial_job_idx + i, labels[i], threads)
             for i, overrides in enumerate(job_overrides)
         ]
-        where = f"; each prints to {CONSOLE_FILE} of its folder" if self.prints_to_file else ""
-        _log.info("%s%s", self.announcement(jobs), where)
-        returned = self.run_jobs(jobs)
+        returned = {job.number: job.without_result() for job in jobs if _is_taken(job)}
+        left = [job for job in jobs if job.number not in returned]
+        if left:
+            where = f"; each prints to {CONSOLE_FILE} of its folder" if self.prints_to_file else ""
+            _log.info("%s%s", self.announcement(left), where)
+            pairs = zip(left, self.run_jobs(left), strict=True)
+            returned |= {job.number: answer for job, answer in pairs}
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return returned
+        return [returned[job.number] for job in jobs]
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[CellJob]) -> list[JobReturn]:
-        """Run every job; `job.died()` stands for one whose process gave no answer."""
+        """Run every job; `job.without_result()` stands for one whose process gave no answer."""
 
     @abstractmethod
     def threads(self, cells: int) -> int:
@@ -90,6 +96,21 @@ class CellLauncher(Launcher):
             str(Path.cwd()),
             self.prints_to_file,
         )
+
+
+def _is_taken(job: CellJob) -> bool:
+    """Whether a cell is done or somebody is at it: no job is queued to find that out."""
+    if job.config.get("redo", True):
+        return False
+    root, digest = Path(str(job.config.hydra.sweep.dir)), config_hash(job.config)
+    runs = [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]
+    for status, words in (("finished", "done before"), ("running", "still running")):
+        for run in runs:
+            if run.status == status:
+                where = os.path.relpath(run.folder)
+                _log.info("cell %d  %s  %s  %s", job.number, words, job.label, where)
+                return True
+    return False
 
 
 def _labels(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -83,11 +83,11 @@ class CellJob:
             returned.return_value = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
         return returned
 
-    def died(self) -> JobReturn:
-        """What Hydra is given for a cell whose process ended under it.
+    def without_result(self) -> JobReturn:
+        """What Hydra is given for a cell that was not run, or whose process ended under it.
 
-        Not a failure, which would end the sweep: that the cell did not finish is to be read from
-        its folder, as it is of any other.
+        Not a failure, which would end the sweep: whether the cell is done is to be read from its
+        folder, as it is of any other.
         """
         config = self.config.copy()
         with read_write(config), open_dict(config):

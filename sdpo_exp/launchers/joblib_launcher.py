@@ -118,7 +118,7 @@ class _Slot:
         except BrokenProcessPool as error:
             self.close(kill=True)
             tell_died(job, _how(error))
-            return job.died()
+            return job.without_result()
         tell_ended(job)
         return returned
 

@@ -116,6 +116,6 @@ def _collect(ray: Any, reference: Any, job: CellJob) -> JobReturn:
         returned: JobReturn = ray.get(reference)
     except ray.exceptions.RayError as error:
         tell_died(job, f"{type(error).__name__}: {first_line(error)[:200]}")
-        return job.died()
+        return job.without_result()
     tell_ended(job)
     return returned

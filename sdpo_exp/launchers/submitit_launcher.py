@@ -168,7 +168,7 @@ def _collect(job: CellJob, handle: submitit.Job[JobReturn]) -> JobReturn:
     # Whatever a cluster comes up with concerns one cell: cancelled, timed out, node lost.
     except Exception as error:
         tell_died(job, f"{handle.state}: {_last_words(error)} ({handle.paths.stderr})")
-        return job.died()
+        return job.without_result()
     tell_ended(job)
     return returned
 
