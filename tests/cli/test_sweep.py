@@ -15,6 +15,7 @@ import pytest
 
 from sdpo_exp.reports.run_records import find_runs, read_run
 from tests.cli.command import BARE, environment, metric_rows, python, run, run_folders
+from tests.cli.command import ROOT as PROJECT
 
 ROOT = Path("outputs/run")
 
@@ -131,6 +132,24 @@ def test_a_stopped_sweep_goes_on_with_what_is_missing(
     short = [argument.replace("400", "2") for argument in arguments]
     assert python(tmp_path, "-m", "sdpo_exp", *short).stdout.count("done before") == 2
     assert {folder: read_run(folder).started for folder in finished} == finished
+
+
+@pytest.mark.slow
+def test_make_ablation_sweeps_and_reports(tmp_path: Path) -> None:
+    """The target itself, with two cells of its sweep."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    binaries = Path(sys.executable).parent
+    limits = shlex.join(["objective=dpo", "seed=0", *BARE])
+    stamp = tmp_path / "installed"
+    stamp.touch()
+    done = subprocess.run(
+        ["make", "ablation", f"BIN={binaries}", f"STAMP={stamp}", f"ARGS={limits}"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(statuses(done.stdout).values()) == ["done", "done"]
+    assert (tmp_path / "outputs" / "ablation" / "report" / "index.html").stat().st_size > 1e6
 
 
 def test_the_record_of_a_run(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import BARE, SMALL, python, run, run_folders
+from tests.cli.command import BARE, SMALL, here, python, run, run_folders
 from tests.hub_cache import SMALL_REAL, environment_of, fill
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGETS = {"run", "test"}  # continuous integration runs these two themselves
+# Continuous integration runs the first two themselves, a test of tests/cli/test_sweep.py the third.
+MAKE_TARGETS = {"run", "test", "ablation"}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -59,6 +60,8 @@ OF_THE_LABELS = (
 EXPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.export ")]
 GENERATE = [line for line in commands() if line.startswith("python -m sdpo_exp.generate ")]
 EVALUATE = [line for line in commands() if line.startswith("python -m sdpo_exp.evaluate ")]
+RUNS = [line for line in commands() if line.startswith("python -m sdpo_exp.runs ")]
+REPORT = [line for line in commands() if line.startswith("python -m sdpo_exp.report ")]
 COMPARE = [line for line in commands() if line.startswith("python -m sdpo_exp.compare ")]
 
 
@@ -87,6 +90,8 @@ def test_no_command_escapes_these_tests() -> None:
         *EXPORT,
         *EVALUATE,
         *COMPARE,
+        *RUNS,
+        *REPORT,
     }
     rest = set(commands()) - set(PYTHON) - elsewhere
     assert rest == {f"make {target}" for target in MAKE_TARGETS}
@@ -122,6 +127,37 @@ def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) ->
             arguments += ["max_steps=3"]
             arguments.remove("max_steps=2")
     done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of two runs, one of which failed, by every name of the pages."""
+    folder = tmp_path_factory.mktemp("swept")
+    few = [limit for limit in SMALL if "probe.pairs" not in limit]
+    done = run(folder, "-m", "callbacks.probe.pairs=4,999", "objective=sft", *few)
+    assert done.returncode == 1
+    again = run(folder, *SMALL, "safeguard=off")
+    assert again.returncode == 0, again.stderr
+    for line in (*RUNS, *REPORT):
+        for path in re.findall(r"outputs/(\w+)(?= |$)", line):
+            if not (folder / "outputs" / path).exists():
+                (folder / "outputs" / path).symlink_to("run")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [*RUNS, *REPORT])
+def test_a_documented_look_at_runs_works(swept: Path, command: str) -> None:
+    from sdpo_exp.cli import report, runs
+
+    finished = [f for f in run_folders(swept) if (f / "evaluation.json").is_file()]
+    names = {"run/CELL/TIME": finished[0], "run/OTHER/TIME": finished[1]}
+    arguments = shlex.split(command)[3:]
+    for name, folder in names.items():
+        arguments = [a.replace(f"outputs/{name}", str(folder)) for a in arguments]
+    main = runs.main if "sdpo_exp.runs" in command else report.main
+    done = here(swept, main, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
