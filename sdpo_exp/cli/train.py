@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +16,7 @@ from sdpo_exp.cli.run_record import in_sweep, kept_warnings, write_run_record
 from sdpo_exp.cli.sweep import relative, run_cell, tell_sweep
 from sdpo_exp.config.check import check_config
 from sdpo_exp.errors import Interrupted, UserError, first_line
+from sdpo_exp.loggers.wandb_session import close_run
 
 if TYPE_CHECKING:
     import lightning as L
@@ -72,7 +73,7 @@ def train(config: DictConfig) -> None:
             status, told = _ending(error, folder)
             raise told from (None if isinstance(told, UserError) else error.__cause__)
         finally:
-            _close_loggers()
+            close_run(failed=status != "finished")
             _report(folder, status, time.perf_counter() - started, list(warnings))
 
 
@@ -184,15 +185,6 @@ def _prepare_torch(config: DictConfig) -> None:
     ):
         warnings.filterwarnings("ignore", message=harmless)
     L.seed_everything(config.seed, workers=True, verbose=False)
-
-
-def _close_loggers() -> None:
-    """End a W&B run here, so that each cell of a sweep gets its own."""
-    import sys
-
-    wandb: Any = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
 
 
 def _report(folder: Path, status: str, seconds: float, warnings: list[str]) -> None:

@@ -10,10 +10,11 @@ import http.client
 import logging
 import os
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,25 @@ def open_run(
         return wandb.init(mode="disabled")
     _log.info("W&B: recorded offline; upload it with: wandb sync %s", _shown(run))
     return run
+
+
+def close_run(*, failed: bool) -> None:
+    """End the process's W&B run, if there is one, so that each cell of a sweep gets its own.
+
+    Args:
+        failed: whether W&B shows the run as failed.
+    """
+    wandb: Any = sys.modules.get("wandb")  # not imported: then there is none
+    run = wandb.run if wandb is not None else None
+    if run is None:
+        return
+    try:
+        run.finish(exit_code=int(failed))
+    except Exception as error:
+        where = _shown(run)
+        _log.warning("W&B: %s; upload what is left with: wandb sync %s", repr(error), where)
+        with suppress(Exception):  # its process may be gone; the next run gets another
+            wandb.teardown()
 
 
 def check_access(timeout: float) -> None:
