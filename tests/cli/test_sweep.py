@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ ROOT = Path("outputs/run")
 def statuses(said: str) -> dict[str, str]:
     """Label -> status, from the table at the end."""
     lines = said[said.index("\ncell ") :].strip().splitlines()[1:]
-    rows = [line.split("  ") for line in lines if "  " in line]
+    rows = [line.split("  ") for line in takewhile(lambda line: not line[0].isdigit(), lines)]
     return {row[0].strip(): next(part.strip() for part in row[1:] if part.strip()) for row in rows}
 
 
