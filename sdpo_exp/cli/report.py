@@ -21,7 +21,7 @@ KEYS: dict[str, Any] = {
     "paths": list[str],
     "folder": str | None,
     "title": str | None,
-    "metric": str | None,
+    "score": str | None,
     "images": NonNegativeInt,
     "test": Literal["sign", "wilcoxon"],
     "resamples": PositiveInt,
@@ -80,7 +80,7 @@ def report(config: DictConfig) -> None:
     folder = Path(config.folder or first / "report")
     options = Options(
         title=config.title or _title(first),
-        metric=config.metric,
+        metric=config.score,
         images=config.images,
         test=config.test,
         resamples=config.resamples,

@@ -72,7 +72,8 @@ def _told(made: Made) -> dict[str, Any]:
         "model": made.model, "objective": made.objective, "safeguard": made.safeguard,
         "seed": made.seed, "name": made.name, "hash": f"{made.seed:08x}", "overrides": overrides,
         "command": "python -m sdpo_exp " + " ".join(overrides), "started": made.started,
-        "pid": 0 if made.status == "died" else 1, "host": socket.gethostname(),
+        # A process that is no more; or another machine's, whose files are young.
+        "pid": 0, "host": socket.gethostname() if made.status == "died" else "elsewhere",
     }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def badges_of(run: Run) -> list[tuple[Level, str]]:
     found += [("warn", word) for word in _SIGNS if word in text]
     if run.status == "failed" and run.record.summary.get("status", "").startswith("stopped"):
         found.append(("bad", "stopped"))
-    if run.config.get("resume"):
+    if _resumed(run):
         found.append(("info", "resumed"))
     if run.environment.get("git_dirty"):
         found.append(("warn", "uncommitted changes"))
@@ -102,13 +102,17 @@ def _difference(what: str, groups: Mapping[str, Sequence[Run]]) -> Notice:
 
 def _flags(runs: Sequence[Run]) -> Iterable[Notice]:
     dirty = [run for run in runs if run.environment.get("git_dirty")]
-    resumed = [run for run in runs if run.config.get("resume")]
+    resumed = [run for run in runs if _resumed(run)]
     if dirty:
         title = f"{_count(dirty)} made from a working tree with uncommitted changes"
         yield Notice("warn", title, "The revision alone does not make them again.", _labels(dirty))
     if resumed:
         title = f"{_count(resumed)} resumed from a checkpoint"
         yield Notice("info", title, "Only the last run of a seed counts.", _labels(resumed))
+
+
+def _resumed(run: Run) -> bool:
+    return bool(run.config.get("resume") or run.record.told.get("resumed_from"))
 
 
 def _missing(runs: Sequence[Run]) -> Iterable[Notice]:

@@ -152,7 +152,7 @@
     for (const column of data.columns.filter((name) => has("column", name))) traces.push(key(column, { symbol: "square", color: look.get(column).color }));
     return [traces, layout(el, (axis, zero) => ({
       hovermode: "closest", showlegend: traces.length - list.length <= 16,
-      legend: { orientation: "h", y: -0.17, x: 0, font: { size: 12 }, itemclick: false, itemdoubleclick: false },
+      legend: { orientation: "h", y: printing ? -0.26 : -0.17, x: 0, font: { size: 12 }, itemclick: false, itemdoubleclick: false },
       margin: { l: 56, r: 14, t: 10, b: 42 },
       xaxis: { ...axis, range: list.length ? around(list.map((one) => one.x), 0) : undefined, title: { text: "winner drift (right: worse)", font: { size: 12 } } },
       yaxis: { ...axis, range: list.length ? around(list.map((one) => one.y), 0) : undefined, title: { text: text(`${data.metric} change (up: better)`), font: { size: 12 } } },
