@@ -44,6 +44,8 @@ def test_the_wheel_holds_configuration_and_weights(wheel: Path) -> None:
     assert {"sdpo_exp/conf/train.yaml", "sdpo_exp/conf/safeguard/on.yaml"} <= names
     assert "sdpo_exp/models/tiny_base/unet/diffusion_pytorch_model.safetensors" in names
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "conf/"))]
+    assets = "sdpo_exp/reports/html/assets"
+    assert {f"{assets}/page.html", f"{assets}/page.css", f"{assets}/plots.js"} <= names
     assert {"sdpo_exp/testbed/sampled/train.png", "sdpo_exp/testbed/sampled/pairs.json"} <= names
     assert wheel.stat().st_size < 8_000_000
 

@@ -175,3 +175,20 @@ def test_thinning_keeps_the_mean_and_the_bounds() -> None:
     assert thinned.values.mean() == pytest.approx(series.values.mean())
     assert thin(thinned, 300) is thinned
     assert 1 <= thinned.steps[0] < thinned.steps[-1] <= 1000
+
+
+def test_seeds_that_agree_by_chance_make_no_good_news(tmp_path: Path) -> None:
+    """Two seeds of equal change have a narrow interval; over prompts the change is unclear."""
+    for seed in (0, 1):
+        folder = make_run(tmp_path, Made(seed=seed, steps=8, images=6, samples=0))
+        change = [0.3, -0.3, 0.2, -0.2, 0.1, -0.04 - 0.001 * seed]
+        rows = [f"base,{i},p{i},0.5" for i in range(6)]
+        rows += [f"tuned,{i},p{i},{0.5 + change[i]}" for i in range(6)]
+        (folder / "scores.csv").write_text("\n".join(["model,index,prompt,reward", *rows]) + "\n")
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["evaluation"]["scores"]["reward"]["change"]["mean"] = float(np.mean(change))
+        (folder / "summary.json").write_text(json.dumps(summary))
+    report = gather(find_runs([tmp_path]), Options(resamples=500))
+    figure = report.figures["c0"][0]
+    assert figure.estimate.low > 0
+    assert figure.verdict == "open"

@@ -136,7 +136,9 @@ def test_the_page_shows_what_the_report_knows(report: Report, tmp_path: Path) ->
     minus = f"{figure.estimate.mean:+.4f}".replace("-", "\N{MINUS SIGN}")
     assert f'<span class="value">{minus}' in page
     assert len(re.findall('data-kind="curve"', page)) == 7 * 2
-    assert page.count('class="pixels" src="data:image/png') == 2 * 5  # two prompts, base and four cells
+    assert (
+        page.count('class="pixels" src="data:image/png') == 2 * 5
+    )  # two prompts, base and four cells
 
 
 def test_links_to_run_folders_hold(root: Path, report: Report) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sdpo_exp.comparison import Test
@@ -77,6 +77,26 @@ def _column_order(cell: Cell) -> tuple[bool, bool]:
     return cell.safeguard != "off", cell.safeguard != "on"
 
 
+def _judged(
+    found: Mapping[str, Sequence[Figure]], tests: Sequence[Tested], change: str
+) -> dict[str, list[Figure]]:
+    """The score's change is good or bad only if its interval over prompts says so as well.
+
+    Seeds are judged by the same images, so few seeds that agree say little of other images.
+    """
+    against_base = {one.cell: one.difference for one in tests if one.family == "base"}
+    unsure = {cell for cell, ends in against_base.items() if ends.low <= 0 <= ends.high}
+    return {
+        cell: [
+            replace(one, verdict="open")
+            if one.quantity.key == change and one.verdict in ("good", "bad") and cell in unsure
+            else one
+            for one in row
+        ]
+        for cell, row in found.items()
+    }
+
+
 def gather(records: Sequence[RunRecord], options: Options) -> Report:
     """Read, group and compare; never fails for what a run's files hold or lack."""
     runs = [view_of(record) for record in records]
@@ -84,6 +104,7 @@ def gather(records: Sequence[RunRecord], options: Options) -> Report:
     metric = main_metric(runs, options.metric)
     quantities = quantities_of(metric)
     how = Settings(metric or "", options.test, options.resamples, options.seed)
+    tests = tests_of(cells, how) if metric else []
     return Report(
         options=options,
         when=datetime.now().isoformat(sep=" ", timespec="minutes"),
@@ -91,8 +112,8 @@ def gather(records: Sequence[RunRecord], options: Options) -> Report:
         runs=tuple(runs),
         cells=tuple(cells),
         quantities=tuple(quantities),
-        figures=figures(cells, quantities),
-        tests=tuple(tests_of(cells, how)) if metric else (),
+        figures=_judged(figures(cells, quantities), tests, f"eval/{metric}_change"),
+        tests=tuple(tests),
         galleries=tuple(galleries_of(cells, metric, options.images)),
         strips=tuple(strips_of(cells)),
         notices=tuple(notices_of(runs)),

@@ -40,8 +40,9 @@ class Quantity:
 class Figure:
     """A quantity of a cell: mean over its n seeds; the interval is nan where n is 1.
 
-    `verdict` is `good` or `bad` where the interval leaves out the neutral value, `open` where it
-    does not, `lone` for a single seed, `plain` where there is no good or bad, `none` for no value.
+    `verdict` is `good` or `bad` where the interval leaves out the neutral value (of a score's
+    change, the interval over prompts must do so, too: `gather`), `open` where it does not, `lone`
+    for a single seed, `plain` where there is no good or bad, `none` for no value.
     """
 
     quantity: Quantity
