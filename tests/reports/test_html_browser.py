@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 import shutil
@@ -92,3 +94,56 @@ def test_the_plots_are_on_paper_too(page: Path, tmp_path: Path) -> None:
     browse(page, *flags, "--blink-settings=preferredColorScheme=0", profile=tmp_path / "profile")
     assert paper.read_bytes().startswith(b"%PDF")
     assert paper.stat().st_size > 100_000
+
+
+TOUCH = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const root = document.documentElement;
+  const rows = (id) => [...document.getElementById(id).tBodies[0].rows];
+  const told = {};
+  const drift = document.querySelectorAll("#table-cells thead button")[3];
+  drift.click();
+  told.up = rows("table-cells").map((row) => row.cells[3].dataset.value);
+  drift.click();
+  told.down = rows("table-cells").map((row) => row.cells[3].dataset.value);
+  told.sorted = drift.parentElement.getAttribute("aria-sort");
+  const filter = document.querySelector('[data-filter="table-runs"]');
+  filter.value = "died";
+  filter.dispatchEvent(new Event("input"));
+  told.found = rows("table-runs").filter((row) => !row.hidden).length;
+  const plot = document.querySelector(".plot[data-kind=curve]");
+  const lines = () => plot.data.length;
+  told.lines = [lines()];
+  document.querySelector(".legend button").click();
+  told.lines.push(lines());
+  document.getElementById("seeds").click();
+  told.lines.push(lines());
+  told.theme = [root.dataset.theme];
+  const ink = plot.layout.font.color;
+  document.getElementById("theme").click();
+  told.theme.push(root.dataset.theme);
+  told.followed = plot.layout.font.color !== ink;
+  dispatchEvent(new Event("beforeprint"));
+  told.paper = [plot.layout.font.color === ink, plot.layout.width];
+  dispatchEvent(new Event("afterprint"));
+  root.dataset.told = JSON.stringify(told);
+}, 1500));
+</script>"""
+
+
+def test_tables_sort_and_filter_and_plots_follow_switches(page: Path, tmp_path: Path) -> None:
+    touched = page.with_name("touched.html")
+    touched.write_text(page.read_text().replace("</body>", f"{TOUCH}</body>"))
+    dom = browse(touched, "--virtual-time-budget=60000", "--dump-dom", profile=tmp_path).stdout
+    (text,) = re.findall(r'data-told="([^"]*)"', dom)
+    told = json.loads(html.unescape(text))
+    values = [float(value) for value in told["up"]]
+    assert values == sorted(values)
+    assert told["down"] == told["up"][::-1]
+    assert told["sorted"] == "descending"
+    assert told["found"] == 1
+    first, without_a_column, without_seeds = told["lines"]
+    assert first > without_a_column > without_seeds > 0
+    assert told["theme"] == ["light", "dark"]
+    assert told["followed"]
+    assert told["paper"] == [True, 216]
