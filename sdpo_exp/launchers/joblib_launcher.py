@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+# For cells to save what they have after an interrupt.
+_GRACE_SECONDS = 20
 
 
 class JoblibLauncher(CellLauncher):
@@ -81,6 +85,9 @@ class JoblibLauncher(CellLauncher):
                     slot, job = busy.pop(future)
                     returned[job.number] = slot.result(future, job)
             clean = True
+        except KeyboardInterrupt:
+            wait(busy, timeout=_GRACE_SECONDS)  # the terminal's signal goes to every cell, too
+            raise
         finally:
             for slot in slots:
                 slot.close(kill=not clean)
@@ -131,5 +138,5 @@ class _Slot:
 
 def _how(error: Exception) -> str:
     """Its exit code, such as SIGKILL, from a page of advice."""
-    code = str(error).rpartition("exit codes of the workers are ")[2].strip(" {}\n")
-    return f"its process ended by {code}" if code and len(code) < 40 else "its process ended"
+    found = re.search(r"exit codes of the workers are \{([^}]*)\}", str(error))
+    return f"its process ended by {found[1]}" if found else "its process ended"

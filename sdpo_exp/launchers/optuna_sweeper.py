@@ -20,6 +20,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.launchers import study as studies
 from sdpo_exp.launchers.base import CellLauncher
 from sdpo_exp.launchers.search_space import SearchSpace, read_space
+from sdpo_exp.launchers.study import Direction, Sampler
 from sdpo_exp.launchers.tuning_report import write_report
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class OptunaSweeper(Sweeper):
         self,
         n_trials: PositiveInt = 20,
         metric: str = "eval/reward_change",
-        direction: studies.Direction = "maximize",
-        sampler: studies.Sampler = "tpe",
+        direction: Direction = "maximize",
+        sampler: Sampler = "tpe",
         seed: NonNegativeInt = 0,
         batch: PositiveInt | None = None,
         storage: str | None = None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from sdpo_exp.errors import UserError, first_line
@@ -122,7 +122,7 @@ def _axis(override: Override, line: str) -> Axis:
         axis = _interval(key, value)
     elif isinstance(value, RangeSweep) and not value.shuffle:
         axis = _range(key, value)
-    elif override.is_choice_sweep() or override.is_range_sweep():
+    elif isinstance(value, ChoiceSweep | RangeSweep):
         axis = Axis(key, "choice", choices=tuple(override.sweep_string_iterator()))
     else:
         raise UserError(f"{line}: cannot be searched; use interval, range or choice")
