@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ from sdpo_exp.loggers.wandb_run import WandbRun, nested
 
 register_resolvers()
 KEY = "0123456789abcdef" * 3
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No credentials, settings or session but the test's own."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    wandb.teardown()
-    yield
-    wandb.teardown()
 
 
 def logger(folder: Path, **options: Any) -> WandbRun:
@@ -202,6 +188,7 @@ def test_with_a_wrong_key_it_goes_on_offline(
     assert "API" in offline_instead(tmp_path, caplog)
 
 
+@pytest.mark.slow
 def test_without_a_server_it_goes_on_offline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +199,7 @@ def test_without_a_server_it_goes_on_offline(
     assert f"127.0.0.1:{port} cannot be reached" in offline_instead(tmp_path, caplog)
 
 
+@pytest.mark.slow
 def test_with_a_silent_server_it_goes_on_offline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
