@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -203,6 +204,7 @@ def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     assert hparams["safeguard.mu"] == 0.9
     assert hparams["objective._target_"] == "sdpo_exp.objectives.dpo.DPO"
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    wandb.teardown()  # until then the end of the file may still be on its way
     (offline,) = (folder / "wandb").glob("offline-run-*")
     written = next(offline.glob("run-*.wandb")).read_bytes()
     assert b'"mu":0.9' in written

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,23 +67,37 @@ def test_a_server_that_goes_away_leaves_the_run_on_the_disk(tmp_path: Path, serv
     assert [row["loss"] for row in read_run(path).history] == list(range(50))
 
 
-def test_an_end_that_fails_is_told_and_the_next_run_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def end_service() -> None:
+    """End W&B's own process, a child of this one, as if it had crashed."""
+    listed = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True
+    )
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    (pid,) = [int(pid) for pid, name, *_ in lines if name == "wandb-core"]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+
+
+def test_the_end_of_wandbs_process_is_told_and_the_next_run_has_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = WandbRun(str(tmp_path))
+    for name in ("first", "next"):
+        (tmp_path / name).mkdir()
+    run = WandbRun(str(tmp_path / "first"))
     run.log_metrics({"loss": 0.0}, 0)
-
-    def lost(**given: Any) -> None:
-        raise ConnectionResetError("its process is gone")
-
-    monkeypatch.setattr(wandb.run, "finish", lost)
+    end_service()
     with caplog.at_level(logging.WARNING, "sdpo_exp"):
+        for step in range(1, 5):
+            run.log_metrics({"loss": float(step)}, step)
+            run.log_table("table", ["a"], [[1]], step=step)
+        run.finalize("success")
         close_run(failed=False)
-    (message,) = [r.message for r in caplog.records if r.name.startswith("sdpo_exp")]
-    assert "its process is gone" in message
-    assert "upload what is left with: wandb sync" in message
-    (tmp_path / "next").mkdir()
+    told = [r.message for r in caplog.records if r.name.startswith("sdpo_exp")]
+    assert len(told) == 2
+    assert "the training goes on" in told[0]
+    assert "upload what is left with: wandb sync" in told[1]
     WandbRun(str(tmp_path / "next")).log_metrics({"loss": 1.0}, 1)
+    close_run(failed=False)
     wandb.teardown()
     (path,) = find_runs(tmp_path / "next")
     assert read_run(path).summary["loss"] == 1
