@@ -197,7 +197,12 @@
   document.addEventListener("theme", redraw);
   if (!data.ends.length) document.getElementById("ends-card").hidden = true;
   paint();
-  plots.forEach((el) => watch.observe(el));
+  // What is in view at once is there with the page itself, and not a moment later.
+  for (const el of plots) {
+    const { top, bottom } = el.getBoundingClientRect();
+    if (top < innerHeight && bottom > 0) draw(el);
+    else watch.observe(el);
+  }
 
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 60));
   const next = () => {
