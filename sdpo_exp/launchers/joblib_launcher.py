@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # For cells to save what they have after an interrupt.
 _GRACE_SECONDS = 20
+_LOOK_SECONDS = 2.0
+# Held in a worker while a cell runs.
+_at_work = threading.Lock()
 
 
 class JoblibLauncher(CellLauncher):
@@ -113,7 +119,7 @@ class _Slot:
 
         if self._pool is None:
             self._pool = ProcessPoolExecutor(max_workers=1, env=self._environment)
-        future: Future[JobReturn] = self._pool.submit(job)
+        future: Future[JobReturn] = self._pool.submit(_run, job, os.getpid())
         return future
 
     def result(self, future: Future[JobReturn], job: CellJob) -> JobReturn:
@@ -134,6 +140,28 @@ class _Slot:
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=kill)
             self._pool = None
+
+
+def _run(job: CellJob, parent: int) -> JobReturn:
+    """Run a cell in a worker process."""
+    if not any(thread.name == _ORPHAN_WATCH for thread in threading.enumerate()):
+        threading.Thread(target=_end_with, args=(parent,), name=_ORPHAN_WATCH, daemon=True).start()
+    with _at_work:
+        return job()
+
+
+_ORPHAN_WATCH = "end with the command"
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the command was killed and the cell is through.
+
+    A worker of joblib's would wait for its next task for ever, and keep its memory.
+    """
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    with _at_work:
+        os._exit(1)
 
 
 def _how(error: Exception) -> str:

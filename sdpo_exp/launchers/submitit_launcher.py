@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import submitit
 
 _log = logging.getLogger(__name__)
+_GRACE_SECONDS = 20
 JOBS_FOLDER = ".submitit"
 
 
@@ -154,8 +155,13 @@ class SubmititLauncher(CellLauncher):
     def _leave(self, running: list[submitit.Job[JobReturn]]) -> None:
         """SLURM's jobs stay, for days may be in them; those here end with the command."""
         if self.cluster == "local":
+            # The terminal's signal reached them, too: let them save what they have.
+            until = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < until and not all(handle.done() for handle in running):
+                time.sleep(self.poll_seconds)
             for handle in running:
-                handle.cancel()
+                if not handle.done():
+                    handle.cancel()
             return
         numbers = " ".join(str(handle.job_id) for handle in running)
         if numbers:
