@@ -4,7 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -16,3 +18,16 @@ settings.load_profile("repeatable")
 # What prompt sets were seen is remembered in the user's cache folder: not in the tester's own.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sdpo_exp_tests_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `few(n)` all but its first n cases are slow ones."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("few")
+        if mark is not None:
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > mark.args[0]:
+                item.add_marker(pytest.mark.slow)

@@ -172,6 +172,7 @@ def assert_numbers(folder: Path, content: Mapping[str, Any]) -> None:
         assert average["win_rate"]["low"] < np.mean(rates) < average["win_rate"]["high"]
 
 
+@pytest.mark.slow
 def test_public_manifests_meet_by_the_public_rules(tmp_path: Path) -> None:
     for name in ("base", "tuned"):
         shutil.copy(MANIFESTS / f"{name}.json", tmp_path)
@@ -293,6 +294,7 @@ def test_metrics_that_say_the_same_share_a_line(
     assert line.startswith("clip, reward: scores cannot be paired; only in base: ")
 
 
+@pytest.mark.slow
 def test_other_prompts_of_the_same_name_can_meet_by_text(tmp_path: Path) -> None:
     texts = ["a tin robot", "a plum", "a red kite", "an owl"]
     evaluation(tmp_path / "base", {"clip": [[0.0], [0.1], [0.2], [0.3]]})

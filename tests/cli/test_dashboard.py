@@ -56,6 +56,7 @@ def test_a_group_is_filtered(tmp_path: Path) -> None:
     assert "grid" in json.dumps(runset["filters"])
 
 
+@pytest.mark.slow
 def test_what_runs_lack_is_named(tmp_path: Path) -> None:
     with wandb.init(project="p", dir=tmp_path, mode="offline", settings={"silent": True}) as run:
         run.log({"train/loss": 1.0, "probe/t0.5/margin": 0.1}, step=1)

@@ -182,6 +182,7 @@ def test_a_run_is_evaluated_under_its_cell_s_name(tmp_path: Path) -> None:
     assert content(tmp_path / "tuned")["name"] == "tiny-dpo-on-12345678"
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

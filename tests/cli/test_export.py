@@ -137,6 +137,7 @@ def expected_weights(sd15: Path) -> dict[str, dict[str, Tensor]]:
     return {"last": last, "best": best, "ema": {**last, **averages[0]}}
 
 
+@pytest.mark.slow
 def test_each_choice_of_weights_is_what_is_exported(
     in_sd15: Path, exports: dict[tuple[str, str], Path]
 ) -> None:
@@ -328,6 +329,7 @@ def test_the_tiny_world_merges_its_adapters(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

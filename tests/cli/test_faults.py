@@ -42,11 +42,8 @@ def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL],
-    ids=["interrupt", "kill"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
 def test_a_stopped_run_goes_on_from_its_last_checkpoint(
     tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -59,6 +59,7 @@ def pipeline() -> PixelShufflePipeline:
     return TinyBackbone().pipeline()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

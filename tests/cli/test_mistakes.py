@@ -65,6 +65,7 @@ STAGE_1 = [
 ]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(("arguments", "words"), STAGE_1, ids=lambda v: " ".join(v)[:60])
 def test_a_mistake_is_told_without_torch(
     tmp_path: Path, arguments: list[str], words: list[str]
@@ -125,6 +126,7 @@ IN_THE_RUN = [
 ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("arguments", "words"), IN_THE_RUN, ids=lambda v: " ".join(v)[:60])
 def test_a_mistake_that_only_the_run_can_see_is_told_too(
     tmp_path: Path, arguments: list[str], words: list[str]

@@ -32,6 +32,7 @@ def steps(run_folder: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(stream) if row.get("train/loss")]
 
 
+@pytest.mark.slow
 def test_the_users_own_command(cache: Path, tmp_path: Path) -> None:
     done = run(tmp_path, cache, "model=sdxl", "objective=dmpo", "safeguard=true", *SMALL_REAL)
     assert done.returncode == 0, done.stderr
@@ -75,6 +76,7 @@ def test_sd15_cells(cache: Path, tmp_path: Path, arguments: tuple[str, ...]) -> 
     assert (folder / "model").is_dir()
 
 
+@pytest.mark.slow
 def test_without_network_or_cache_one_message_names_everything(tmp_path: Path) -> None:
     done = run(tmp_path, tmp_path / "empty", "model=sdxl", "objective=dmpo", "safeguard=true")
     assert done.returncode == 1

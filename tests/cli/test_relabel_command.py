@@ -20,6 +20,7 @@ main()
 """
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -45,6 +45,7 @@ def test_pairs_are_made_and_trained_on(tmp_path: Path) -> None:
     assert "finished: 2 steps" in tuned.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["tiny_sampled", "tiny_hard"])
 def test_the_shipped_pairs_train(tmp_path: Path, data: str) -> None:
     done = run(tmp_path, *SMALL, f"data={data}")

@@ -43,6 +43,7 @@ def test_a_failing_cell_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "asks for 999" in next(r.reason for r in records if r.status == "failed")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("Leaves", "exit 3"), ("Breaks", "RuntimeError: a mistake of the callback's own")],
@@ -73,6 +74,7 @@ def test_a_second_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert len(run_folders(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_another_setting_is_another_cell(tmp_path: Path) -> None:
     run(tmp_path, "-m", "seed=0", *BARE)
     done = run(tmp_path, "-m", "seed=0", "lr=1e-5", *BARE)
@@ -80,6 +82,7 @@ def test_another_setting_is_another_cell(tmp_path: Path) -> None:
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_cell_s_own_command_is_that_cell_again(tmp_path: Path) -> None:
     small = ("seed=0", "hydra.sweeper.params.objective='dpo,sft'", "safeguard=off")
     done = run(tmp_path, "experiment=sweep_objective_safeguard", *small, *BARE)

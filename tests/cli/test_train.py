@@ -135,6 +135,7 @@ def test_one_seed_gives_identical_metrics(default_run: tuple[Path, str], tmp_pat
     assert len(metric_rows(first)) == 3
 
 
+@pytest.mark.slow
 def test_a_run_can_be_continued_from_its_folder(
     default_run: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_every_other_objective_and_safeguard_trains(tmp_path: Path) -> None:
     assert len(run_folders(tmp_path, "guards")) == 4
 
 
+@pytest.mark.slow
 def test_precision_optimizer_checkpointing_and_micro_batches(tmp_path: Path) -> None:
     options = ("optimizer=adafactor", "tuning.gradient_checkpointing=true", "data.micro_batch=4")
     ok(tmp_path, *SMALL, "trainer.precision=bf16-mixed", *options)
@@ -213,6 +215,7 @@ def test_every_logger_gets_the_resolved_config(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("argument", "target"),
     [
@@ -286,6 +289,7 @@ def test_metrics_csv_is_always_written_and_run_dir_can_be_chosen(tmp_path: Path)
     assert len(metric_rows(tmp_path / "outputs" / "here")) == 3
 
 
+@pytest.mark.slow
 def test_a_run_says_which_recipe_it_follows(tmp_path: Path) -> None:
     said = ok(tmp_path, "-m", "objective=hinge,dspo", *BARE)
     assert "no published recipe for this cell; using beta=200" in said

@@ -110,6 +110,7 @@ def test_a_published_cell(model: str, objective: str, guarded: bool) -> None:
     check_cell(config, model, objective, guarded)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("model", FAMILY)
 def test_the_users_own_command_shows_the_published_cells(model: str, tmp_path: Path) -> None:
     for objective, guarded in itertools.product(("dpo", "dspo", "dmpo"), (True, False)):

@@ -25,6 +25,7 @@ def test_the_sweeps_that_are_promised() -> None:
     assert [f"sweep_{name}" for name in names] == SWEEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_sweep_is_what_it_says(sweep: str) -> None:
     cells = preflight("train", [f"experiment={sweep}"], check_config, lambda _: [])

@@ -147,6 +147,7 @@ def test_results_have_one_row_per_run(tables: Path) -> None:
     assert rows["dpo-constant-mean", 0]["constant_weight"] == "0.3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table.py", "plots.py"])
 def test_nothing_to_read_is_said(tmp_path: Path, name: str) -> None:
     done = python(tmp_path, STUDY / name, "nowhere", "--out", "out")
@@ -155,6 +156,7 @@ def test_nothing_to_read_is_said(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_other_prompts_are_refused(tmp_path: Path) -> None:
     fake_run(tmp_path, "sft", 0, (0.1, 0.2), "finished")
     fake_run(tmp_path, "dpo-on", 0, (0.1, 0.2, 0.3), "finished")
@@ -163,6 +165,7 @@ def test_other_prompts_are_refused(tmp_path: Path) -> None:
     assert "were judged on other prompts" in done.stderr
 
 
+@pytest.mark.slow
 def test_plots_are_written_at_readme_width(study: Path, tmp_path: Path) -> None:
     done = python(tmp_path, STUDY / "plots.py", study, "--out", "plots", "--no-samples")
     assert done.returncode == 0, done.stderr
@@ -173,6 +176,7 @@ def test_plots_are_written_at_readme_width(study: Path, tmp_path: Path) -> None:
             assert image.width == 1350
 
 
+@pytest.mark.slow
 def test_the_scripts_know_the_same_cells(tmp_path: Path) -> None:
     line = f"import sys; sys.path.insert(0, {str(STUDY)!r}); import run, table; "
     done = python(tmp_path, "-c", line + "print(set(run.CELLS) == set(table.CELLS))")

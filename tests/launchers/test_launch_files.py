@@ -66,6 +66,7 @@ def checked(arguments: list[str]) -> int:
     return len(preflight("train", arguments, check_config, lambda config: []))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_launch_file_starts_commands_that_the_configuration_accepts(
     script: Path, tmp_path: Path

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from sdpo_exp.config.cell_name import register_resolvers
@@ -67,7 +68,8 @@ def test_how_a_run_is_logged_changes_neither_hash_nor_folder() -> None:
     assert chosen(*online)["run_dir"].split("/")[2] == quiet
 
 
-def test_a_choice_without_hydra_is_unknown() -> None:
+def test_a_choice_without_hydra_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # of a command run here before
     config = OmegaConf.create({"a": "${choice:objective}", "b": "${cell_hash:}", "c": 1})
     assert config.a == "unknown"
     assert len(config.b) == 8

@@ -150,6 +150,7 @@ def test_token_ids_are_clips(make: Make) -> None:
     assert ids[1, -1] == 49407
 
 
+@pytest.mark.few(1)
 def test_the_empty_prompt_is_encoded_or_zeros(make: Make) -> None:
     encoded = make().encode_prompts(PROMPTS, GEOMETRY)
     zeros = make(empty_prompt="zeros").encode_prompts(PROMPTS, GEOMETRY)
@@ -186,6 +187,7 @@ def test_betas_are_the_checkpoints_own(make: Make) -> None:
     torch.testing.assert_close(make().process.alphas_cumprod, torch.cumprod(1 - betas, 0))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("tuning", TUNINGS)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_at_step_0_the_policy_is_the_reference(make: Make, tuning: str, autocast: bool) -> None:
@@ -208,6 +210,7 @@ def test_the_adapter_switched_off_is_the_base_to_the_bit(make: Make) -> None:
     assert (moved - pristine.predict_policy(noisy, cond)).abs().max() > 1e-3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_checkpointing_does_not_change_gradients(make: Make, tuning: str) -> None:
     gradients = []
@@ -231,6 +234,7 @@ def test_checkpointing_does_not_change_gradients(make: Make, tuning: str) -> Non
 # -- export ------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_an_export_draws_what_the_model_in_memory_draws(
     make: Make, tuning: str, tmp_path: Path
@@ -295,6 +299,7 @@ def test_auto_keeps_a_vae_in_float32_where_half_is_not_safe(make: Make) -> None:
     assert backbone._vae_dtype_on(torch.device("cpu")) == torch.float32
 
 
+@pytest.mark.few(1)
 def test_a_separate_vae_is_taken(make: Make, tmp_path: Path) -> None:
     from tests.checkpoints import small_vae
 
