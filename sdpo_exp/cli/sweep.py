@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sdpo_exp.cli.environment import code_revision
-from sdpo_exp.config.cell_name import config_hash
+from sdpo_exp.config.cell_name import cell_labels, config_hash
 from sdpo_exp.errors import Interrupted, UserError, first_line
 from sdpo_exp.reports.run_records import RunRecord, find_runs, finished_run
 
@@ -100,7 +100,7 @@ def cell_ends(cells: Sequence[DictConfig], began: float) -> list[CellEnd]:
     for root in roots:
         for record in sorted(find_runs([root]), key=_better):
             newest[root, record.digest] = record
-    labels = _labels([[str(line) for line in cell.hydra.overrides.task] for cell in cells])
+    labels = cell_labels([[str(line) for line in cell.hydra.overrides.task] for cell in cells])
     keys = [(Path(cell.hydra.sweep.dir), config_hash(cell)) for cell in cells]
     return [_end(label, newest.get(key), began) for label, key in zip(labels, keys, strict=True)]
 
@@ -118,12 +118,6 @@ def _end(label: str, record: RunRecord | None, began: float) -> CellEnd:
     if record.status == "finished":
         return CellEnd(label, _DONE if new else _SKIPPED, seconds, relative(record.folder), record)
     return CellEnd(label, record.status, seconds, record.reason or relative(record.folder), record)
-
-
-def _labels(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What sets each cell apart: its overrides, without those that all have."""
-    shared = set.intersection(*(set(lines) for lines in overrides)) if len(overrides) > 1 else set()
-    return [" ".join(line for line in lines if line not in shared) for lines in overrides]
 
 
 def _lines(ends: Sequence[CellEnd]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -66,6 +67,12 @@ def _label(override: str) -> str:
     if key in _AXES or key.partition(".")[0] in _NOT_PART or key.startswith("hydra"):
         return ""
     return re.sub(r"[^A-Za-z0-9.]+", "", key.split(".")[-1] + value)
+
+
+def cell_labels(cells: Sequence[Sequence[str]]) -> list[str]:
+    """What sets each cell of a sweep apart: its overrides, without those that all have."""
+    shared = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
+    return [" ".join(line for line in cell if line not in shared) for cell in cells]
 
 
 def config_hash(config: DictConfig) -> str:

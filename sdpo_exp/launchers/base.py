@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from sdpo_exp.config.cell_name import config_hash
+from sdpo_exp.config.cell_name import cell_labels, config_hash
 from sdpo_exp.errors import UserError
 from sdpo_exp.launchers.cell_job import CONSOLE_FILE, CellJob, settle_folder
 from sdpo_exp.reports.run_records import read_run
@@ -49,7 +49,7 @@ class CellLauncher(Launcher):
         sweep_folder = Path(str(self.config.hydra.sweep.dir))
         sweep_folder.mkdir(parents=True, exist_ok=True)
         threads = self.threads(len(job_overrides))
-        labels = _labels(job_overrides)
+        labels = cell_labels([filter_overrides(cell) for cell in job_overrides])
         jobs = [
             self._job(list(overrides), initial_job_idx + i, labels[i], threads)
             for i, overrides in enumerate(job_overrides)
@@ -111,12 +111,6 @@ def _is_taken(job: CellJob) -> bool:
                 _log.info("cell %d  %s  %s  %s", job.number, words, job.label, where)
                 return True
     return False
-
-
-def _labels(cells: Sequence[Sequence[str]]) -> list[str]:
-    """What sets each cell apart: its overrides, without those that all of several have."""
-    shared = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
-    return [" ".join(filter_overrides([o for o in cell if o not in shared])) for cell in cells]
 
 
 def share_of_cores(processes: int) -> int:
