@@ -66,7 +66,8 @@ def run_command(
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with what is missing" if swept else 130)
+        goes_on = swept and at_end is not None
+        sys.exit("interrupted; the same command goes on with what is missing" if goes_on else 130)
     finally:
         if swept and at_end is not None:
             undone = at_end(swept, began)

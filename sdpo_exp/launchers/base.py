@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from sdpo_exp.config.cell_name import cell_labels, config_hash
 from sdpo_exp.errors import UserError
 from sdpo_exp.launchers.cell_job import CONSOLE_FILE, CellJob, settle_folder
-from sdpo_exp.reports.run_records import read_run
+from sdpo_exp.reports.run_records import runs_of
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _is_taken(job: CellJob) -> bool:
     if job.config.get("redo", True):
         return False
     root, digest = Path(str(job.config.hydra.sweep.dir)), config_hash(job.config)
-    runs = [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]
+    runs = runs_of(root, digest)
     for status, words in (("finished", "done before"), ("running", "still running")):
         for run in runs:
             if run.status == status:

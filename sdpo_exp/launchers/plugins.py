@@ -21,9 +21,8 @@ from sdpo_exp.launchers.submitit_launcher import SubmititLauncher
 _PREFIX = "hydra_plugins.sdpo_exp"
 _CLASSES: tuple[type[Plugin], ...] = (JoblibLauncher, SubmititLauncher, RayLauncher, OptunaSweeper)
 _TARGETS = {f"{_PREFIX}.{cls.__name__}": cls for cls in _CLASSES}
-# By the class: the library to import, and the extra that installs it.
-_NEEDS = {
-    JoblibLauncher: ("joblib", "joblib"),
+# By the class: the library to import, and the extra that installs it; joblib always is there.
+_NEEDS: dict[type[Plugin], tuple[str, str]] = {
     SubmititLauncher: ("submitit", "slurm"),
     RayLauncher: ("ray", "ray"),
     OptunaSweeper: ("optuna", "optuna"),
@@ -51,10 +50,12 @@ def plugin_problems(config: DictConfig) -> list[str]:
         if cls is None:
             continue
         problems += check_node(_under_its_own_name(node, cls), f"hydra.{part}")
-        try:
-            require(*_NEEDS[cls], f"hydra/{part}={config.hydra.runtime.choices[f'hydra/{part}']}")
-        except UserError as error:
-            problems.append(str(error))
+        if cls in _NEEDS:
+            try:
+                choice = config.hydra.runtime.choices[f"hydra/{part}"]
+                require(*_NEEDS[cls], f"hydra/{part}={choice}")
+            except UserError as error:
+                problems.append(str(error))
         if cls is OptunaSweeper:
             problems += _metric_problems(config, str(node.get("metric")))
     return problems

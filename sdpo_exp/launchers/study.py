@@ -11,7 +11,7 @@ from sdpo_exp.config.check import close_matches
 from sdpo_exp.errors import UserError
 from sdpo_exp.launchers.base import require
 from sdpo_exp.launchers.search_space import SearchSpace
-from sdpo_exp.reports.run_records import RunRecord, finished_run, metrics_of, read_run
+from sdpo_exp.reports.run_records import RunRecord, finished_run, metrics_of, runs_of
 
 if TYPE_CHECKING:
     import optuna
@@ -185,7 +185,7 @@ def settle_interrupted(study: optuna.Study, root: Path, metric: str) -> None:
 
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         digest = trial.user_attrs.get(_HASH, "-")
-        for run in _runs(root, digest):
+        for run in runs_of(root, digest):
             if run.status == "running":
                 raise UserError(f"trial {trial.number} is still running in {run.folder}; wait")
         finished = finished_run(root, digest)
@@ -223,14 +223,10 @@ def _value(run: RunRecord, metric: str) -> float:
 
 
 def _why_not(root: Path, digest: str) -> str:
-    newest = max(_runs(root, digest), key=lambda run: run.started_at, default=None)
+    newest = max(runs_of(root, digest), key=lambda run: run.started_at, default=None)
     if newest is None:
         return "not run"
     return f"{newest.status}: {newest.reason}" if newest.reason else newest.status
-
-
-def _runs(root: Path, digest: str) -> list[RunRecord]:
-    return [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]
 
 
 def _fail() -> optuna.trial.TrialState:

@@ -73,7 +73,7 @@ class RunRecord:
     def seed(self) -> int | None:
         """Of the training."""
         seed = self.told.get("seed", self.config.get("seed"))
-        return None if seed is None else int(seed)
+        return seed if isinstance(seed, int) else None
 
     @property
     def name(self) -> str:
@@ -154,10 +154,14 @@ def find_runs(roots: Iterable[Path]) -> list[RunRecord]:
     return [read_run(folder) for folder in sorted(folders.values())]
 
 
+def runs_of(root: Path, digest: str) -> list[RunRecord]:
+    """All runs of a cell in `<root>/<cell>-<digest>/<time>/`, in whatever state."""
+    return [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]
+
+
 def finished_run(root: Path, digest: str) -> RunRecord | None:
-    """The newest finished run of a cell at or below a folder."""
-    found = [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]
-    done = [record for record in found if record.status == "finished"]
+    """The newest finished run of a cell, of `runs_of`."""
+    done = [record for record in runs_of(root, digest) if record.status == "finished"]
     return max(done, key=lambda record: record.started_at, default=None)
 
 
@@ -176,6 +180,15 @@ def _run_folders(root: Path) -> Iterator[Path]:
             inner.clear()
             yield Path(path)
         inner[:] = [name for name in inner if name not in _INNER and not name.startswith(".")]
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by their dotted paths; an empty mapping is one."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdpo_exp.reports.run_records import RunRecord, metrics_of
+from sdpo_exp.reports.run_records import RunRecord, leaves, metrics_of
 
 # What two runs of one comparison may always differ in.
 _OF_COURSE = ("run_dir", "name")
@@ -57,14 +57,14 @@ def _own_config(record: RunRecord) -> dict[str, Any]:
     folder = str(record.config.get("run_dir"))
     return {
         key: value.replace(folder, "<run folder>") if isinstance(value, str) else value
-        for key, value in _flat(record.config).items()
+        for key, value in leaves(record.config)
     }
 
 
 def environment_rows(first: RunRecord, second: RunRecord) -> list[Row]:
     """Versions, revision and data that differ, with both values."""
     ignored = ("command", "seed")
-    return _differences(_flat(first.environment), _flat(second.environment), ignored)
+    return _differences(dict(leaves(first.environment)), dict(leaves(second.environment)), ignored)
 
 
 def metric_rows(first: RunRecord, second: RunRecord) -> list[Row]:
@@ -87,16 +87,6 @@ def _differences(
         for key in keys
         if ours.get(key, "(none)") != theirs.get(key, "(none)")
     ]
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix[:-1]: tree}
-    return {
-        key: value
-        for name, child in tree.items()
-        for key, value in _flat(child, f"{prefix}{name}.").items()
-    }
 
 
 def as_table(rows: Sequence[Row]) -> str:

@@ -8,7 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sdpo_exp.reports.html.runs import Run
-from sdpo_exp.reports.html.settings import Settings, differing, settings_of, without_echoes
+from sdpo_exp.reports.html.settings import (
+    Settings,
+    differing,
+    named_keys,
+    settings_of,
+    without_echoes,
+)
 
 OFF = "off"
 _OF_THE_SAFEGUARD = frozenset({"safeguard", "recipe.mu", "recipe.official_compat"})
@@ -172,12 +178,7 @@ def _choices(group: _Group) -> tuple[str, str, str]:
 
 def _extras(group: _Group, alike: Sequence[_Group]) -> tuple[list[str], list[str]]:
     columns = differing([other.settings for other in alike])
-    named = frozenset(
-        line.lstrip("+~").partition("=")[0]
-        for other in alike
-        for run in other.runs
-        for line in run.record.overrides
-    )
+    named = named_keys(run for other in alike for run in other.runs)
     row: list[str] = []
     column: list[str] = []
     for key, echoes in without_echoes(columns, named).items():

@@ -21,7 +21,7 @@ from sdpo_exp.reports.html.gather import Report
 from sdpo_exp.reports.html.notices import badges_of
 from sdpo_exp.reports.html.quantities import Figure
 from sdpo_exp.reports.html.runs import Run
-from sdpo_exp.reports.html.settings import differing, without_echoes
+from sdpo_exp.reports.html.settings import differing, named_keys, without_echoes
 
 _ASSETS = Path(__file__).parent / "assets"
 _STATUSES = {"finished": "good", "running": "info", "failed": "bad", "died": "bad"}
@@ -144,12 +144,7 @@ def _families(report: Report) -> list[dict[str, Any]]:
 def _differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """By key: its values, each with the cells that have it."""
     columns = differing([cell.settings for cell in cells])
-    named = frozenset(
-        line.lstrip("+~").partition("=")[0]
-        for cell in cells
-        for run in cell.runs
-        for line in run.record.overrides
-    )
+    named = named_keys(run for cell in cells for run in cell.runs)
     found = []
     for key, echoes in without_echoes(columns, named).items():
         values: dict[str, list[str]] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sdpo_exp.reports.html.runs import Run
+from sdpo_exp.reports.run_records import leaves
 
 # What may differ between two runs of one cell, beside the seed.
 _NOT_PART = frozenset(
@@ -22,15 +23,7 @@ def settings_of(run: Run) -> Settings:
     """
     parts = {key: value for key, value in run.config.items() if key not in _NOT_PART}
     run_dir = str(run.config.get("run_dir") or "\0")
-    return {path: _word(value).replace(run_dir, "RUN") for path, value in _leaves(parts, "")}
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    return {path: _word(value).replace(run_dir, "RUN") for path, value in leaves(parts)}
 
 
 def _word(value: Any) -> str:
@@ -51,6 +44,12 @@ def differing(all_settings: Sequence[Settings]) -> dict[str, list[str]]:
     keys = dict.fromkeys(key for one in all_settings for key in one)
     values = {key: [one.get(key, _ABSENT) for one in all_settings] for key in keys}
     return {key: column for key, column in values.items() if len(set(column)) > 1}
+
+
+def named_keys(runs: Iterable[Run]) -> frozenset[str]:
+    """The keys that the runs' command lines set."""
+    lines = (line for run in runs for line in run.record.overrides)
+    return frozenset(line.lstrip("+~").partition("=")[0] for line in lines)
 
 
 def without_echoes(
