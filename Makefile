@@ -7,7 +7,8 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format ablation smoke bench upgrade clean
+.PHONY: help setup run test test-all test-gpu lint format ablation smoke
+.PHONY: bench bench-gpu upgrade clean
 
 help:  ## This list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ test: $(STAMP)  ## The fast tests.
 
 test-all: $(STAMP)  ## All tests, with those that take minutes.
 	$(PYTEST) -n 2 $(ARGS)
+
+test-gpu: $(STAMP)  ## The tests that need a GPU; without one they are skipped.
+	$(PYTEST) -rs tests/gpu $(ARGS)
 
 lint: $(STAMP)  ## Style, formatting and types.
 	$(BIN)/ruff check .
@@ -48,6 +52,9 @@ smoke: $(STAMP)  ## A training run of a few seconds, end to end.
 bench: $(STAMP)  ## Step time and peak memory of SD 1.5 and SDXL at full size; needs a GPU.
 	$(BIN)/python benchmarks/step_time.py --model sd15 --micro-batch 4
 	$(BIN)/python benchmarks/step_time.py --model sdxl --micro-batch 1
+
+bench-gpu: $(STAMP)  ## Full-size steps on a GPU, and their share of its ceiling: eight minutes.
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 upgrade:  ## Take the newest versions that pyproject.toml allows and pin them.
 	$(PYTHON) -m venv --clear $(VENV)

@@ -17,20 +17,21 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sdpo_exp.cli.checkpoints.model_choice import ModelChoice, open_model
 from sdpo_exp.cli.environment import describe_environment
-from sdpo_exp.cli.model_choice import ModelChoice, open_model
-from sdpo_exp.cli.pictures import Pictures
-from sdpo_exp.cli.progress import chunks
+from sdpo_exp.cli.evaluate.pictures import Pictures
 from sdpo_exp.cli.workers import Rank, run_on_devices
 from sdpo_exp.generation.drawing import DrawSettings, draw_in_batches
 from sdpo_exp.generation.folder import ImageFolder
 from sdpo_exp.generation.noise import Draw
+from sdpo_exp.terminal.progress import chunks
 from sdpo_exp.testbed.prompts import WorldCaptions
 from sdpo_exp.testbed.scorer import ExactScorer
 
@@ -46,7 +47,8 @@ def go(pipeline: Any, draws: Sequence[Draw], batch: int, store: ImageFolder) -> 
     """Seconds of drawing and writing, and of scoring, `batch` at a time; scores go to a file."""
     (store.folder / "images").mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    for draw, picture in draw_in_batches(pipeline, draws, SETTINGS, batch):
+    drawn = draw_in_batches(pipeline, draws, SETTINGS, batch)
+    for draw, picture in chain.from_iterable(drawn):
         store.save(draw, picture)
     drawn = time.perf_counter()
     files = Pictures([store.file_of(draw) for draw in draws])

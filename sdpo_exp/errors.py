@@ -12,6 +12,10 @@ class Interrupted(UserError):  # noqa: N818 - what the user did, not what went w
     """The user stopped the command; what it saved stays."""
 
 
+class NoPairLeft(UserError):  # noqa: N818 - what there is, not what went wrong
+    """Data that is there, of which the choices leave nothing."""
+
+
 class BadRow(Exception):  # noqa: N818 - what it is, not what went wrong
     """A row of a pair source that cannot be used; `data.on_bad_row` says what follows.
 

@@ -32,10 +32,19 @@ NoiseDraw: TypeAlias = Callable[[Sequence[int]], Tensor]
 
 
 class ForwardProcess(Protocol):
-    """How images become noise, and what the model predicts."""
+    """How images become noise, and what the model predicts.
 
-    def sample_timesteps(self, uniform: Tensor) -> Tensor:
-        """Map uniform draws (B,) in [0, 1) to timesteps (B,)."""
+    It may also have
+
+    - `within(low, high)`: the same process, with timesteps drawn from `low` to below `high` only,
+      or a ValueError that says why not; `timesteps.min` and `timesteps.max` need it;
+    - `at(fractions)`: timesteps (B,) at fractions (B,) in [0, 1) of the schedule, for probe and
+      validation, where the training draws from another distribution than the uniform one;
+    - `pair_weights(t)`: w(t) (N,), with which the errors at timesteps t (N,) count, or None for 1.
+    """
+
+    def sample_timesteps(self, uniform: Tensor, shape: Sequence[int] = ()) -> Tensor:
+        """Map uniform draws (B,) in [0, 1) to timesteps (B,); latents are of `shape` (C, h, w)."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of latents (N, C, h, w) under noise of the same shape at t (N,)."""

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sdpo_exp.bounds import NonNegativeFloat, UnitInterval
+from sdpo_exp.bounds import NonNegativeFloat, PositiveFloat, UnitInterval
 from sdpo_exp.types import PairErrors, PairWeights, SafeguardOutput
 
 Scope = Literal["microbatch", "pair", "global"]
@@ -76,6 +76,39 @@ def preserve_winner(
     return scale_loser_gradient(errors, lambda_safe), lambda_safe
 
 
+def project_loser(
+    errors: PairErrors, mu: float, lambda_min: float = 0.0, lambda_max: float = 1.0
+) -> tuple[PairErrors, Tensor]:
+    """Scale the loser's gradient by mu times its projection of the winner's (arXiv 2511.22982, 3).
+
+    Per pair lambda = clip(mu <g_w, g_l> / <g_l, g_l>, lambda_min, lambda_max): mu cos^2(g_w, g_l)
+    times the bound of `preserve_winner` at its mu = 0, so for mu <= 1 and lambda_min = 0 the
+    winner's error does not rise to first order. Mind that a larger mu means *more* of the loser
+    here, and that a loser which does no harm, <g_w, g_l> <= 0, is left at lambda_min.
+
+    Args:
+        errors: B pairs with their residuals.
+        mu: > 0.
+        lambda_min, lambda_max: 0 <= lambda_min <= lambda_max.
+
+    Returns:
+        The guarded errors and lambda (B,) float32, detached. A loser without gradient gets
+        lambda_min.
+
+    Raises:
+        ValueError: one of the numbers is out of its range.
+    """
+    if not 0 < mu < math.inf:
+        raise ValueError(f"mu must be a finite number > 0, got {mu}")
+    _check_bounds(lambda_min, lambda_max)
+    loser = errors.loser_residual.detach()
+    inner = (errors.winner_residual.detach() * loser).flatten(1).sum(1)
+    square = loser.square().flatten(1).sum(1)
+    ratio = mu * inner / torch.where(square > 0, square, torch.ones_like(square))
+    lambda_safe = ratio.clamp(lambda_min, lambda_max)
+    return scale_loser_gradient(errors, lambda_safe), lambda_safe
+
+
 def no_safeguard(errors: PairErrors) -> tuple[PairErrors, Tensor]:
     """The errors as they are, and lambda = 1 (B,)."""
     return errors, torch.ones_like(errors.winner)
@@ -98,10 +131,16 @@ def scale_loser_gradient(errors: PairErrors, lambda_safe: Tensor) -> PairErrors:
 def _inner_products(
     errors: PairErrors, weights: PairWeights | tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """a |r_w|^2 and b <r_w, r_l> per pair, (B,) each."""
+    """a <g_w, g_w> and b <g_w, g_l> per pair, (B,) each, of the errors' gradients g up to 2/N.
+
+    Under a weight w of the errors g is w times prediction minus target: sqrt(w) is in the
+    residuals, the other half comes here. A pair's own lambda does not depend on it, pooled sums do.
+    """
     residual = errors.winner_residual.detach()
     winner = residual.square().flatten(1).sum(1)
     inner = (residual * errors.loser_residual.detach()).flatten(1).sum(1)
+    if errors.weight is not None:
+        winner, inner = errors.weight * winner, errors.weight * inner
     if weights is None:
         return winner, inner
     a, b = weights
@@ -141,6 +180,14 @@ def _check(
         raise ValueError(f"weights must be two {tuple(errors.winner.shape)} tensors, got {shapes}")
 
 
+def _check_bounds(lambda_min: float, lambda_max: float) -> None:
+    if not 0 <= lambda_min <= lambda_max < math.inf:
+        raise ValueError(
+            f"lambda_min and lambda_max must be 0 <= lambda_min <= lambda_max, got {lambda_min} "
+            f"and {lambda_max}"
+        )
+
+
 @dataclass(frozen=True)
 class PreserveWinner:
     """`preserve_winner` as a configurable safeguard. `weighted` uses the objective's (a, b)."""
@@ -161,6 +208,25 @@ class PreserveWinner:
             weights if self.weighted else None,
             self.official_compat,
         )
+        return SafeguardOutput(guarded, lambda_safe, lambda_safe)
+
+
+@dataclass(frozen=True)
+class ProjectLoser:
+    """`project_loser` as a configurable safeguard."""
+
+    mu: PositiveFloat = 1.0
+    lambda_min: NonNegativeFloat = 0.0
+    lambda_max: NonNegativeFloat = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the bounds are the wrong way round."""
+        _check_bounds(self.lambda_min, self.lambda_max)
+
+    def __call__(self, errors: PairErrors, weights: PairWeights | None) -> SafeguardOutput:
+        """Guarded errors and lambda; `lambda_would_be` is lambda itself."""
+        del weights
+        guarded, lambda_safe = project_loser(errors, self.mu, self.lambda_min, self.lambda_max)
         return SafeguardOutput(guarded, lambda_safe, lambda_safe)
 
 

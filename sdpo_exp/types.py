@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sdpo_exp.tensor_checks import check_finite_halves, check_tensors
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -86,11 +88,19 @@ class PairBatch(NamedTuple):
 
 
 class NoisyPair(NamedTuple):
-    """Model input and target, winners first: x_t (2B, C, h, w), t (2B,), target (2B, C, h, w)."""
+    """Model input and target, winners first: x_t (2B, C, h, w), t (2B,), target (2B, C, h, w).
+
+    `weight` (B,) is w(t) of each pair's errors; None: 1.
+    """
 
     x_t: Tensor
     t: Tensor
     target: Tensor
+    weight: Tensor | None = None
+
+    def errors(self, pred: Tensor, ref: Tensor) -> PairErrors:
+        """The errors of predictions (2B, C, h, w) of policy and reference."""
+        return PairErrors.from_predictions(pred, ref, self.target, weight=self.weight)
 
 
 class PairWeights(NamedTuple):
@@ -116,6 +126,9 @@ class PairErrors:
         ref_winner, ref_loser: R_w and R_l (B,), the same for the reference, without gradient.
         winner_residual, loser_residual: r = prediction - target, (B, ...).
         winner_shift: p_w - f_w (B, ...), policy minus reference prediction on the winner.
+        weight: w (B,) of each pair, or None for 1. Residuals and shift are sqrt(w) times the above,
+            so errors are w times the mean square, and so is all that an objective makes of them.
+            An error's gradient at the prediction is sqrt(w) times the residual kept here.
     """
 
     winner: Tensor
@@ -125,10 +138,17 @@ class PairErrors:
     winner_residual: Tensor
     loser_residual: Tensor
     winner_shift: Tensor
+    weight: Tensor | None = None
 
     @classmethod
     def from_predictions(
-        cls, pred: Tensor, ref: Tensor, target: Tensor, *, check_finite: bool = False
+        cls,
+        pred: Tensor,
+        ref: Tensor,
+        target: Tensor,
+        *,
+        weight: Tensor | None = None,
+        check_finite: bool = False,
     ) -> PairErrors:
         """Reduce predictions to errors; the arithmetic is float32 whatever comes in.
 
@@ -137,6 +157,7 @@ class PairErrors:
 
         Args:
             pred, ref, target: (2B, ...) floating tensors, winners first.
+            weight: w (B,) >= 0 of each pair's errors, such as (1 - t)^2; None: 1.
             check_finite: read the values back and name the half that is not finite. For
                 interactive use: it waits for the device.
 
@@ -145,15 +166,18 @@ class PairErrors:
             ValueError: shapes differ, the first axis is odd or empty, or a value is not finite.
         """
         tensors = {"pred": pred, "ref": ref, "target": target}
-        _check_tensors(tensors)
+        check_tensors(tensors)
         if check_finite:
-            _check_finite(tensors)
+            check_finite_halves(tensors)
         with torch.autocast(pred.device.type, enabled=False):
             target32 = target.detach().float()
             residual = pred.float() - target32
             ref_residual = ref.detach().float() - target32
-            error, ref_error = _mean_square(residual), _mean_square(ref_residual)
             pairs = pred.shape[0] // 2
+            if weight is not None:
+                root = _root_of(weight, pairs, residual)
+                residual, ref_residual = root * residual, root * ref_residual
+            error, ref_error = _mean_square(residual), _mean_square(ref_residual)
             return cls(
                 winner=error[:pairs],
                 loser=error[pairs:],
@@ -162,6 +186,7 @@ class PairErrors:
                 winner_residual=residual[:pairs],
                 loser_residual=residual[pairs:],
                 winner_shift=residual[:pairs] - ref_residual[:pairs],
+                weight=None if weight is None else weight.detach().float(),
             )
 
     @property
@@ -185,26 +210,12 @@ def _mean_square(residual: Tensor) -> Tensor:
     return residual.square().flatten(1).mean(1)
 
 
-def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) != 1:
-        raise ValueError(f"pred, ref and target must have one shape, got {shapes}")
-    shape = shapes["pred"]
-    if len(shape) < 2 or shape[0] == 0 or shape[0] % 2:
-        raise ValueError(
-            f"tensors must be (2B, ...) with the B winners first and B >= 1, got shape {shape}"
-        )
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    roles = {"pred": "policy prediction", "ref": "reference prediction", "target": "target"}
-    for name, tensor in tensors.items():
-        for half, rows in zip(("winner", "loser"), tensor.chunk(2), strict=True):
-            if not bool(torch.isfinite(rows).all()):
-                raise ValueError(f"the {roles[name]} of the {half} half has non-finite values")
+def _root_of(weight: Tensor, pairs: int, like: Tensor) -> Tensor:
+    """sqrt(w) of both halves, (2B, 1, ...)."""
+    if weight.shape != (pairs,):
+        raise ValueError(f"weight must be ({pairs},), one value per pair, got {weight.shape}")
+    root = weight.detach().float().sqrt()
+    return torch.cat([root, root]).view(-1, *[1] * (like.ndim - 1))
 
 
 class StepRecord(NamedTuple):

@@ -1,10 +1,12 @@
 """Settings of every test: one thread, no subnormals, repeatable Hypothesis examples."""
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,6 +20,16 @@ settings.load_profile("repeatable")
 # What prompt sets were seen is remembered in the user's cache folder: not in the tester's own.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sdpo_exp_tests_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A test that configures logging, as commands do, leaves none of it to the next one."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.hookimpl(tryfirst=True)

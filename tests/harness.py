@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
 from sdpo_exp.data.datamodule import PairDataModule
@@ -114,7 +114,7 @@ def small_trainer(folder: Path, callbacks: Sequence[Any] = (), **changes: Any) -
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "use_distributed_sampler": False,
         "default_root_dir": folder,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import SMALL
+from tests.cli.command import BARE, SMALL
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,11 +43,13 @@ def test_the_wheel_holds_configuration_and_weights(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"sdpo_exp/conf/train.yaml", "sdpo_exp/conf/safeguard/on.yaml"} <= names
     assert "sdpo_exp/models/tiny_base/unet/diffusion_pytorch_model.safetensors" in names
+    assert "sdpo_exp/models/tiny_flow_base/transformer/diffusion_pytorch_model.safetensors" in names
+    assert "hydra_plugins/sdpo_exp.py" in names
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "conf/"))]
     assets = "sdpo_exp/reports/html/assets"
     assert {f"{assets}/page.html", f"{assets}/page.css", f"{assets}/plots.js"} <= names
     assert {"sdpo_exp/testbed/sampled/train.png", "sdpo_exp/testbed/sampled/pairs.json"} <= names
-    assert wheel.stat().st_size < 8_000_000
+    assert wheel.stat().st_size < 12_000_000
 
 
 @pytest.mark.slow
@@ -57,6 +59,8 @@ def test_it_trains_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     call(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     said = call(python, "-m", "sdpo_exp", *SMALL, cwd=tmp_path)
     assert "finished: 2 steps" in said
+    swept = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *BARE)
+    assert "1 done" in call(python, "-m", "sdpo_exp", *swept, cwd=tmp_path)
     where = call(python, "-c", "import sdpo_exp; print(sdpo_exp.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
     script = call(tmp_path / "venv" / "bin" / "sdpo_exp", "--cfg", "job", cwd=tmp_path)

@@ -19,8 +19,8 @@ import numpy as np
 from run import PAIR_SETS, judge
 from table import CELLS, Run, change_over_seeds, label, read_runs
 
+from sdpo_exp.evaluation.statistics import estimate
 from sdpo_exp.reports.metrics_file import Series, read_metrics
-from sdpo_exp.statistics import estimate
 
 mpl.use("Agg")
 
@@ -94,7 +94,7 @@ def plot_trajectories(cells: Cells, data: str) -> Figure:
     (winner, weight), (zoomed, accuracy) = axes
     figure.suptitle(f"Pair set {data}", fontsize=12)
     follow(winner, cells, "winner_minus_ref")
-    winner.set_title("winner error minus reference (above 0: worse)", fontsize=10)
+    winner.set_title("winner drift (above 0: worse)", fontsize=10)
     _legend(winner)
     follow(zoomed, cells, "winner_minus_ref", [cell for cell in FOLLOWED if cell != "dpo-off"])
     zoomed.set_title("the same without dpo off", fontsize=10)

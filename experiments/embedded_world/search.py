@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     with ThreadPoolExecutor(options.workers) as pool:
         list(pool.map(lambda name: train(options.root, name, options.extra), options.only))
-    print("| setting | reward (s.e.) | accuracy | cleanliness | winner - ref | margin | lambda |")
+    print("| setting | reward (s.e.) | accuracy | cleanliness | winner drift | margin | lambda |")
     print("|---|---|---|---|---|---|---|")
     for name in options.only:
         print(row(options.root, name))

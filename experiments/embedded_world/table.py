@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from run import ONLY_ON, PAIR_SETS, Job, mean_lambda, scores_folder
 from scipy import stats
 
-from sdpo_exp.statistics import Estimate, estimate, paired_change
+from sdpo_exp.evaluation.statistics import Estimate, estimate, paired_change
 from sdpo_exp.testbed.attributes import ATTRIBUTES
 
 # In the order of the tables; all of run.py's.
@@ -39,7 +39,7 @@ PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
 CHANGES = ("reward", "accuracy", "cleanliness", "exact")
 SCORES = (*CHANGES, *ATTRIBUTES)
 CELL_HEADER = (
-    *("cell", "runs", "winner error - reference", "margin", "implicit accuracy", "lambda"),
+    *("cell", "runs", "winner drift", "margin", "implicit accuracy", "lambda"),
     *("reward change", "accuracy change", "cleanliness change"),
 )
 CONTRAST_HEADER = (

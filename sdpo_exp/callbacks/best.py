@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from sdpo_exp.callbacks.steps import StepCallback
+from sdpo_exp.callbacks.steps import StepCallback, quantities
 from sdpo_exp.errors import UserError
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.whole_files import write_json
@@ -46,9 +46,9 @@ class BestCheckpoint(StepCallback, Checkpoint):
             `probe/t<time>/<quantity>`, `val/<quantity>` where the validation runs, or
             `eval/<metric>` where images are scored.
         mode: whether the largest or the smallest value is best.
-        max_winner_minus_ref: a step at which the winners' error is above the reference's by more
-            than this cannot be best, whatever its margin; null: any can. For `eval/` it is the
-            probe's latest value, for the two may visit at different steps.
+        max_winner_minus_ref: a step whose winner drift is larger than this cannot be best, whatever
+            its margin; null: any can. For `eval/` it is the probe's latest value, for the two may
+            visit at different steps.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class BestCheckpoint(StepCallback, Checkpoint):
                 "reported. Add probe to callbacks, or give "
                 "callbacks.best.max_winner_minus_ref=null."
             )
-        names = [name for name in reported if name.count("/") == 1 and not name.endswith("_se")]
+        names = quantities(reported)
         if not names:
             return (
                 "callbacks.best judges by what the probe reports, and there is no probe. Choose "

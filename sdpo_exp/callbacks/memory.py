@@ -7,8 +7,8 @@ import logging
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from sdpo_exp.memory import estimate
 from sdpo_exp.training import PreferenceModule
+from sdpo_exp.training.memory import estimate
 
 _log = logging.getLogger(__name__)
 

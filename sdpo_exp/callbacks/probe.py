@@ -15,7 +15,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from sdpo_exp.bounds import HalfOpenUnit, NonNegativeInt, PositiveInt
-from sdpo_exp.callbacks.steps import StepCallback, undisturbed
+from sdpo_exp.callbacks.steps import StepCallback, undisturbed, visit_progress
 from sdpo_exp.callbacks.winner_loss import implicit_accuracy
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import Conditioning, NoisyPair, PairErrors
@@ -29,7 +29,7 @@ class _Question(NamedTuple):
 
 
 class FixedProbe(StepCallback):
-    """Winner and loser errors minus the reference's, margin and accuracy on held-out pairs.
+    """Winner and loser drift, margin and accuracy on held-out pairs.
 
     Args:
         pairs: held-out pairs to ask about.
@@ -39,7 +39,7 @@ class FixedProbe(StepCallback):
 
     The policy is in eval mode meanwhile, and training goes on as if nothing had happened.
     Logs `probe/<quantity>` over all bins and `probe/t<time>/<quantity>` per bin, and standard
-    errors over pairs as `probe/<quantity>_se`.
+    errors over pairs as `probe/<quantity>_se`, with their number as `probe/pairs`.
     """
 
     def __init__(
@@ -66,35 +66,40 @@ class FixedProbe(StepCallback):
 
     def _ask(self, trainer: L.Trainer, module: PreferenceModule) -> list[_Question]:
         questions = []
-        for batch in trainer.datamodule.held_out(self.pairs):  # type: ignore[attr-defined]
-            batch = module.transfer_batch_to_device(batch, module.device, 0)
-            for time in self.times:
-                uniform = torch.full((len(batch.keys),), time)
-                with trainer.precision_plugin.forward_context():
-                    noisy, cond = module.noise_batch(batch, uniform, self.seed)
-                    ref = module.predict_reference(noisy, cond)
-                questions.append(_Question(time, noisy, cond, ref))
+        with visit_progress(trainer, "probe, reference", self.pairs) as progress:
+            for batch in trainer.datamodule.held_out(self.pairs):  # type: ignore[attr-defined]
+                batch = module.transfer_batch_to_device(batch, module.device, 0)
+                for time in self.times:
+                    uniform = torch.full((len(batch.keys),), time)
+                    with trainer.precision_plugin.forward_context():
+                        noisy, cond = module.noise_batch(batch, uniform, self.seed)
+                        ref = module.predict_reference(noisy, cond)
+                    questions.append(_Question(time, noisy, cond, ref))
+                progress.advance(len(batch.keys))
         return questions
 
     @torch.no_grad()
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
         answers: dict[float, list[PairErrors]] = {time: [] for time in self.times}
-        with undisturbed(module.policy):
+        progress = visit_progress(trainer, "probe", self.pairs * len(self.times))
+        with undisturbed(module.policy), progress:
             for question in self._questions:
                 with trainer.precision_plugin.forward_context():
                     pred = module.predict_policy(question.noisy, question.cond)
-                errors = PairErrors.from_predictions(pred, question.ref, question.noisy.target)
+                errors = question.noisy.errors(pred, question.ref)
                 answers[question.time].append(errors)
+                progress.advance(len(pred) // 2)
         tables = {time: _table(errors) for time, errors in answers.items()}
         metrics = _summary("probe", torch.cat(list(tables.values()), dim=1))
         metrics |= _standard_errors(torch.stack(list(tables.values())))
+        metrics["probe/pairs"] = float(self.pairs)
         for time, table in tables.items():
             metrics |= _summary(f"probe/t{time:g}", table)
         module.report(metrics)
 
 
 def _table(errors: list[PairErrors]) -> Tensor:
-    """(4, N): winner, loser, winner minus reference, loser minus reference."""
+    """(4, N): winner error, loser error, winner drift, loser drift."""
     rows = [
         torch.stack([e.winner, e.loser, e.winner - e.ref_winner, e.loser - e.ref_loser])
         for e in errors
@@ -128,7 +133,6 @@ def _standard_errors(tables: Tensor) -> dict[str, float]:
         "implicit_accuracy": correct,
     }
     pairs = len(winner)
-    return {
-        f"probe/{name}_se": float(value.std() / pairs**0.5) if pairs > 1 else float("nan")
-        for name, value in values.items()
-    }
+    if pairs == 1:  # which says nothing about the spread
+        return {}
+    return {f"probe/{name}_se": float(value.std() / pairs**0.5) for name, value in values.items()}

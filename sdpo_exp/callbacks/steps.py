@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from sdpo_exp.bounds import PositiveInt
+from sdpo_exp.terminal.progress import QUIET, Progress
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import PairBatch, StepRecord
 
@@ -40,8 +41,9 @@ class StepCallback(Callback):
 
     def due(self, trainer: L.Trainer, *, at_end: bool = False) -> bool:
         """Whether this optimiser step is one to act on; `at_end`: the last always is."""
-        last = at_end and trainer.global_step == trainer.max_steps
-        return trainer.global_step % self.every_n_steps == 0 or last
+        if trainer.global_step % self.every_n_steps == 0:
+            return True
+        return at_end and (trainer.global_step == trainer.max_steps or trainer.should_stop)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning's hook."""
@@ -64,6 +66,17 @@ class StepCallback(Callback):
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self.on_step(trainer, pl_module)
+
+
+def quantities(reported: Iterable[str]) -> list[str]:
+    """Names of what a visit may be judged by: no parts by time, and not how sure a number is."""
+    aside = ("_se", "/pairs")
+    return [name for name in reported if name.count("/") == 1 and not name.endswith(aside)]
+
+
+def visit_progress(trainer: L.Trainer, label: str, total: int, unit: str = "pair") -> Progress:
+    """Of a visit in the course of the training; nothing is said of a short one."""
+    return Progress(label, total, unit, shown=trainer.is_global_zero, quiet=QUIET)
 
 
 @contextmanager

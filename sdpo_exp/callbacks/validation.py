@@ -7,6 +7,7 @@ checkpoint written, knows no step 0 and counts micro-batches.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import lightning as L
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sdpo_exp.bounds import PositiveInt
-from sdpo_exp.callbacks.steps import StepCallback, undisturbed
+from sdpo_exp.callbacks.steps import StepCallback, undisturbed, visit_progress
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import ValidationRecord
 
@@ -71,15 +72,18 @@ class ValidationMetrics(StepCallback):
 
     @torch.no_grad()
     def _visit(self, trainer: L.Trainer, module: PreferenceModule) -> None:
-        data: L.LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         tables = [torch.zeros(len(QUANTITIES), 0)]
-        with undisturbed(module.policy):
+        share = math.ceil(data.validation_pairs / trainer.world_size)  # of the one who speaks
+        progress = visit_progress(trainer, "validation", share)
+        with undisturbed(module.policy), progress:
             for index, batch in enumerate(self._loader):
                 batch = data.on_before_batch_transfer(batch, 0)
                 batch = module.transfer_batch_to_device(batch, module.device, 0)
                 with trainer.precision_plugin.forward_context():
                     record = module.validation_step(batch, index)["record"]
                 tables.append(_table(record).cpu())
+                progress.advance(tables[-1].shape[1])
         module.report(_metrics(_total(trainer, torch.cat(tables, dim=1).double())))
 
 

@@ -12,7 +12,7 @@ from sdpo_exp.types import StepRecord
 
 
 class WinnerLossTrajectory(WindowCallback):
-    """Loss, winner and loser errors, both minus the reference's, margin, implicit accuracy.
+    """Loss, winner and loser errors and drifts, margin, implicit accuracy.
 
     Errors are means over the window's pairs. `pair/margin` is -Delta; `pair/implicit_accuracy`
     the share of pairs with Delta < 0, ties half. Objectives with a finite target margin (`dmpo`,

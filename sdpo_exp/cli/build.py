@@ -8,11 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
+from sdpo_exp.callbacks.ends import EndsEarly, TimeLimit
+from sdpo_exp.config.flat import flatten
+from sdpo_exp.config.hydra_versions import instantiate
 from sdpo_exp.data.datamodule import PairDataModule
 from sdpo_exp.errors import UserError
 from sdpo_exp.training import PreferenceModule
@@ -59,6 +61,8 @@ def build_module(config: DictConfig) -> PreferenceModule:
         tuning=build(config.tuning, "tuning"),
         optimizer=build(config.optimizer, "optimizer"),
         warmup_steps=config.warmup_steps,
+        schedule=config.schedule,
+        timesteps=(config.timesteps.min, config.timesteps.max),
         seed=config.seed,
     )
 
@@ -75,7 +79,11 @@ def build_trainer(config: DictConfig) -> L.Trainer:
     # Scorers of callbacks are built here, before Lightning has told each rank its device.
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    callbacks = [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
+    callbacks = _in_order(
+        [build(node, f"callbacks.{name}") for name, node in config.callbacks.items()]
+    )
+    if config.max_time is not None:
+        callbacks.insert(0, TimeLimit(config.max_time))
     trainer: L.Trainer = instantiate(
         config.trainer,
         logger=loggers,
@@ -90,18 +98,14 @@ def build_trainer(config: DictConfig) -> L.Trainer:
     return trainer
 
 
+def _in_order(callbacks: list[Any]) -> list[Any]:
+    """What may end the training after what it looks at; Lightning puts checkpoints last."""
+    return sorted(callbacks, key=lambda callback: isinstance(callback, EndsEarly))
+
+
 def log_config(trainer: L.Trainer, config: DictConfig) -> None:
     """Give every logger the resolved configuration, flattened to dotted keys."""
     flat = flatten(OmegaConf.to_container(config, resolve=True))
+    flat = {key: str(v) if isinstance(v, list) else v for key, v in flat.items() if v != {}}
     for logger in trainer.loggers:
         logger.log_hyperparams(flat)
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; lists become text."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: str(tree) if isinstance(tree, list) else tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.")
-    return flat

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,12 @@ _PACKAGES = (
 
 
 def write_environment(
-    folder: Path, *, seed: int, data: PairDataModule, base: Mapping[str, str | None] | None
+    folder: Path,
+    *,
+    seed: int,
+    data: PairDataModule,
+    base: Mapping[str, str | None] | None,
+    command: Sequence[str],
 ) -> None:
     """Write `environment.json` below `folder`.
 
@@ -44,6 +49,7 @@ def write_environment(
         data: whose fingerprint and sizes are written; an endless stream has no size.
         base: where the weights came from, as the backbone names its `origin`; None where it has
             none.
+        command: the words that made the run.
     """
     content = {
         **describe_environment(),
@@ -51,9 +57,14 @@ def write_environment(
         "data_fingerprint": data.fingerprint(),
         "pairs": {"train": _size(data.train), "validation": _size(data.validation)},
         "base": dict(base) if base is not None else None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": list(command),
     }
     (folder / "environment.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def command_line() -> list[str]:
+    """The words that this process was started with."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def _size(source: PairSource) -> int | None:

@@ -11,17 +11,25 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from sdpo_exp.config.hydra_versions import register_resolver
+from sdpo_exp.config.later_keys import without_later_keys
+from sdpo_exp.shaping import is_plumbing
+
 _AXES = ("model", "objective", "safeguard")
 # What may differ between two runs of one cell.
-_NOT_PART = frozenset({"hydra", "name", "run_dir", "resume", "logger", "torch_threads", "redo"})
+_NOT_PART = frozenset(
+    {"hydra", "name", "run_dir", "resume", "resume_changes", "logger", "torch_threads", "redo"}
+)
 _LABEL_LENGTH = 60
+# What comes first in a name, by the last part of its key.
+_FIRST = ("mu", "beta", "alpha", "lr", "seed")
 
 
 def register_resolvers() -> None:
     """Make `${cell:}`, `${cell_hash:}` and `${choice:<group>}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("cell", _resolve_cell, replace=True)
-    OmegaConf.register_new_resolver("cell_hash", _resolve_hash, replace=True)
-    OmegaConf.register_new_resolver("choice", _resolve_choice, replace=True)
+    register_resolver("cell", _resolve_cell)
+    register_resolver("cell_hash", _resolve_hash)
+    register_resolver("choice", _resolve_choice)
 
 
 def _hydra_of(root: DictConfig) -> Any:
@@ -54,17 +62,23 @@ def _resolve_cell(*, _root_: DictConfig) -> str:
 def cell_name(choices: list[str], overrides: list[str], digest: str) -> str:
     """`<model>-<objective>-<safeguard>[-<key><value>...]-<digest>`.
 
-    Other overrides appear by the last part of their key, cut to a safe length; the digest keeps
-    cells apart whose labels agree.
+    Of the other overrides those appear that a study is about, by the last part of their key and
+    cut to a safe length; the digest keeps cells apart whose labels agree.
     """
-    labels = "-".join(filter(None, (_label(override) for override in sorted(overrides))))
+    labels = "-".join(filter(None, (_label(override) for override in sorted(overrides, key=_rank))))
     short = labels[:_LABEL_LENGTH].rstrip("-.")
     return "-".join(filter(None, ["-".join(choices), short, digest]))
 
 
+def _rank(override: str) -> tuple[int, str]:
+    last = override.partition("=")[0].rpartition(".")[2].lstrip("+~")
+    return (_FIRST.index(last) if last in _FIRST else len(_FIRST), override)
+
+
 def _label(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
-    if key in _AXES or key.partition(".")[0] in _NOT_PART or key.startswith("hydra"):
+    parts = key.split(".")
+    if key in _AXES or parts[0] in _NOT_PART or key.startswith("hydra") or is_plumbing(key):
         return ""
     return re.sub(r"[^A-Za-z0-9.]+", "", key.split(".")[-1] + value)
 
@@ -76,7 +90,10 @@ def cell_labels(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def config_hash(config: DictConfig) -> str:
-    """8 hex digits over all that decides a run's numbers, names and paths left out."""
+    """8 hex digits over all that decides a run's numbers, names and paths left out.
+
+    Keys that came later are left out at their defaults (`later_keys`).
+    """
     kept: dict[str, Any] = {}
     for key in config:
         if key not in _NOT_PART:
@@ -86,5 +103,6 @@ def config_hash(config: DictConfig) -> str:
                 if OmegaConf.is_config(node)
                 else config._get_node(key)._value()  # type: ignore[union-attr]
             )
+    kept = without_later_keys(kept)
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

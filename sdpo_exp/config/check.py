@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from sdpo_exp.config.schema import GROUPS, RECIPE_KEYS, ROOT_KEYS, type_problem
+from sdpo_exp.config.schema import GROUPS, RECIPE_KEYS, ROOT_KEYS, TIMESTEP_KEYS, type_problem
 from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
 
 _TOLD_ELSEWHERE = object()
@@ -20,10 +20,12 @@ _DERIVED = {
     "val_check_interval": "callbacks.validation.every_n_steps says when",
     "limit_val_batches": "data.validation_pairs says how many",
     "use_distributed_sampler": "the sampler is the data module's",
-    "max_time": "max_steps ends a run",
+    "max_time": "give max_time, without trainer",
     "logger": "choose with logger=[csv,...]",
     "callbacks": "choose with callbacks=[default,...]",
 }
+
+_OF_THE_WORLD = ("sdpo_exp.models.tiny.", "sdpo_exp.models.tiny_flow.")
 
 
 def check_config(config: DictConfig) -> list[str]:
@@ -39,9 +41,19 @@ def check_config(config: DictConfig) -> list[str]:
             problems += check_node(node, group)
         elif node is None:
             problems.append(f"{group}: no choice made; give {group}=<choice>")
+    problems += _check_timesteps(config.timesteps)
     problems += [f"recipe.{problem}" for problem in check_keys(config.recipe, RECIPE_KEYS)]
     if not problems:
         problems += [problem for rule in _RULES if (problem := rule(config))]
+    return problems
+
+
+def _check_timesteps(node: Any) -> list[str]:
+    if not isinstance(node, DictConfig):
+        return [f"timesteps: give timesteps.min and timesteps.max, got {node!r}"]
+    problems = [f"timesteps.{problem}" for problem in check_keys(node, TIMESTEP_KEYS)]
+    if not problems and node.max is not None and node.min >= node.max:
+        problems = [f"timesteps.min={node.min}: must be below timesteps.max={node.max}"]
     return problems
 
 
@@ -56,7 +68,7 @@ def check_keys(config: DictConfig, schema: Mapping[str, Any]) -> list[str]:
 
 
 def _check_root(config: DictConfig) -> Iterator[str]:
-    known = [*ROOT_KEYS, *GROUPS, "recipe", "hydra"]
+    known = [*ROOT_KEYS, *GROUPS, "recipe", "timesteps", "hydra"]
     for key in config:
         if key not in known:
             yield f"{key}: unknown key{close_matches(str(key), known)}"
@@ -79,11 +91,12 @@ def _check_values(node: DictConfig, path: str, schema: Mapping[str, Any]) -> Ite
 
 
 def _repeats_checked_key(node: DictConfig, key: str) -> bool:
-    """Whether the value is just `${lr}` or `${recipe.mu}`: told once, where it is set."""
+    """Whether the value is `${lr}`, `${recipe.mu}` or that of training: told where it is set."""
     if not OmegaConf.is_interpolation(node, key):
         return False
     source = str(node._get_node(key)._value()).removeprefix("${").removesuffix("}")  # type: ignore[union-attr]
-    return source in ROOT_KEYS or source.removeprefix("recipe.") in RECIPE_KEYS
+    known = source in ROOT_KEYS or source.removeprefix("recipe.") in RECIPE_KEYS
+    return known or source == f"data.train.{key}"
 
 
 def _resolve(node: DictConfig, key: str) -> tuple[Any, str | None]:
@@ -111,9 +124,9 @@ def check_node(node: DictConfig, path: str) -> Iterator[str]:
     if isinstance(target, str) and target.startswith("sdpo_exp."):
         yield from _check_own(node, path, target)
     for key in node:
-        if OmegaConf.is_interpolation(node, str(key)) or OmegaConf.is_missing(node, str(key)):
+        child = node._get_node(key)
+        if child is None or child._is_interpolation() or child._is_missing():
             continue
-        child = node[key]
         if isinstance(child, DictConfig):
             if target is None and "_target_" not in child:
                 yield f"{path}.{key}: has no _target_, so nothing can be built from it"
@@ -209,6 +222,14 @@ def _resume_exists(config: DictConfig) -> str | None:
     return None
 
 
+def _bounds_of_lambda(config: DictConfig) -> str | None:
+    low, high = (config.safeguard.get(f"lambda_{end}") for end in ("min", "max"))
+    numbers = all(isinstance(value, int | float) for value in (low, high))
+    if not numbers or low <= high:
+        return None
+    return f"safeguard.lambda_min={low}: must not be above safeguard.lambda_max={high}"
+
+
 def _evaluation_is_chosen(config: DictConfig) -> str | None:
     values = [str(key) for key in config.evaluation]
     if not values or "_target_" in values:
@@ -219,12 +240,12 @@ def _evaluation_is_chosen(config: DictConfig) -> str | None:
 def _evaluation_draws_with_the_model(config: DictConfig) -> str | None:
     judged = str(config.evaluation.get("_target_", ""))
     model = str(config.model.get("_target_", ""))
-    latent = model.startswith("sdpo_exp.models.") and not model.startswith("sdpo_exp.models.tiny.")
+    latent = model.startswith("sdpo_exp.models.") and not model.startswith(_OF_THE_WORLD)
     if not (judged.startswith("sdpo_exp.testbed.") and latent):
         return None
     return (
         f"evaluation: {judged.rpartition('.')[2]} judges pictures of the embedded world, which "
-        f"{model.rpartition('.')[2]} does not draw. Use evaluation=off."
+        f"{model.rpartition('.')[2]} does not draw. Use evaluation=prompts, or evaluation=off."
     )
 
 
@@ -242,6 +263,13 @@ def _reference_has_the_policys_dtype(config: DictConfig) -> str | None:
     )
 
 
+def _kept_by_one_rule(config: DictConfig) -> str | None:
+    saver = config.callbacks.get("checkpoint") or {}
+    if not saver.get("keep_all") or saver.get("keep_last", 1) == 1:
+        return None
+    return "callbacks.checkpoint.keep_all=true keeps every one: leave out keep_last"
+
+
 def _derived_trainer_keys(config: DictConfig) -> str | None:
     derived = [key for key in config.trainer if key in _DERIVED]
     return "; ".join(f"trainer.{key} cannot be set: {_DERIVED[key]}" for key in derived) or None
@@ -250,6 +278,7 @@ def _derived_trainer_keys(config: DictConfig) -> str | None:
 _RULES: tuple[Callable[[DictConfig], str | None], ...] = (
     _weighted_needs_weights,
     _compat_is_microbatch,
+    _bounds_of_lambda,
     _whole_passes,
     _adapters_to_switch_off,
     _fused_needs_no_scaler,
@@ -257,5 +286,6 @@ _RULES: tuple[Callable[[DictConfig], str | None], ...] = (
     _evaluation_is_chosen,
     _evaluation_draws_with_the_model,
     _reference_has_the_policys_dtype,
+    _kept_by_one_rule,
     _derived_trainer_keys,
 )

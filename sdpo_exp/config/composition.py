@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.check import close_matches
+from sdpo_exp.config.hydra_versions import composing
 from sdpo_exp.errors import first_line
 
 # ValueError: what Hydra raises for a group that is given null or a number.
@@ -54,9 +55,21 @@ def compose_cell(config_name: str, overrides: list[str], config_dir: str | None 
             left.remove(culprit)
 
 
+def compose_beside(
+    config_name: str, overrides: list[str], config_dir: str | None = None
+) -> DictConfig | None:
+    """Compose while a job of Hydra's runs, which goes on as it was; None for what has mistakes."""
+    running = GlobalHydra.instance().hydra
+    try:
+        composed = compose_cell(config_name, overrides, config_dir)
+    finally:
+        GlobalHydra.instance().hydra = running
+    return None if composed.problems else composed.config
+
+
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="sdpo_exp"):
+    with composing(job_name="sdpo_exp"):
         return compose(config_name, overrides, return_hydra_config=True)
 
 

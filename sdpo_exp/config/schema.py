@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints, TypeAdapter, ValidationError
+from pydantic import PlainValidator, StringConstraints, TypeAdapter, ValidationError
 
 from sdpo_exp.bounds import Guidance, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from sdpo_exp.durations import seconds_of
 
 GROUPS = (
     "model",
@@ -24,23 +25,36 @@ GROUPS = (
 
 FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
+
+def _is_time(value: Any) -> Any:
+    if value is not None:
+        seconds_of(str(value))
+    return value
+
+
+Duration = Annotated[Any, PlainValidator(_is_time)]
+
 ROOT_KEYS: dict[str, Any] = {
     "name": FolderName,
     "seed": NonNegativeInt,
     "resume": str | None,
+    "resume_changes": bool,
     "redo": bool,
     "run_dir": str,
     "torch_threads": PositiveInt | None,
     "effective_batch": PositiveInt,
     "max_steps": PositiveInt,
+    "max_time": Duration,
     "lr": PositiveFloat,
     "warmup_steps": NonNegativeInt,
+    "schedule": Literal["constant", "linear", "cosine"],
     "resolution": PositiveInt,
 }
 
 PRETRAIN_KEYS: dict[str, Any] = {
+    "model": Literal["tiny", "tiny_flow"],
     "folder": str,
-    "steps": PositiveInt,
+    "steps": PositiveInt | None,
     "seed": NonNegativeInt,
     "torch_threads": PositiveInt,
 }
@@ -99,6 +113,8 @@ SAMPLE_PAIRS_KEYS: dict[str, Any] = {
     "torch_threads": PositiveInt,
 }
 
+TIMESTEP_KEYS: dict[str, Any] = {"min": NonNegativeInt, "max": PositiveInt | None}
+
 RECIPE_KEYS: dict[str, Any] = {
     "source": str | None,
     "note": str | None,
@@ -117,6 +133,7 @@ def type_problem(value: Any, annotation: Any) -> str | None:
         first = error.errors()[0]
         where = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
         message = str(first["msg"]).replace("Input should be", "must be")
+        message = message.removeprefix("Value error, ")  # of a check of ours
         if first["type"] == "string_pattern_mismatch":
             message = "must be a plain folder name of letters, digits, '.', '_' and '-'"
         return f"{where + ' ' if where else ''}{message}, got {value!r}"

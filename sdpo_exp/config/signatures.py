@@ -1,32 +1,33 @@
 """Signatures of our own classes and their constructors, read from source without importing them.
 
 Importing an objective would import torch, which takes longer than a user should wait to learn
-about a typing error. The signature stays the only place where a parameter is declared.
+about a typing error. The signature stays the only place where a parameter is declared: a dataclass
+has its bases' fields, and `**options` that go on to `super()` are what the base takes.
 """
 
 from __future__ import annotations
 
 import ast
-import collections.abc
-import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import annotated_types
+from sdpo_exp.config.annotations import UNKNOWN, evaluate
+from sdpo_exp.config.parsed import (
+    Class,
+    TargetError,
+    find_class,
+    foreign_bases,
+    lineage,
+    module_exists,
+    parse,
+)
 
-from sdpo_exp import bounds
-
-_ROOT = Path(__file__).parents[2]
-_NAMES: dict[str, Any] = {
-    **vars(typing),
-    **vars(collections.abc),
-    **vars(annotated_types),
-    **vars(bounds),
-}
-UNKNOWN = object()
+__all__ = ["UNKNOWN", "Parameter", "Signature", "TargetError", "read_signature"]
+_CONSTRUCTOR = "__init__"
+# Foreign bases whose constructors take nothing.
+_BARE = {"object", "Callback"}
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,6 @@ class Signature:
     open_ended: bool = False
 
 
-class TargetError(Exception):
-    """A `_target_` that names nothing in the package."""
-
-
 @lru_cache(maxsize=256)
 def read_signature(target: str) -> Signature:
     """Signature of a dotted `sdpo_exp...` class, function, or classmethod `module.Class.method`.
@@ -58,154 +55,135 @@ def read_signature(target: str) -> Signature:
         TargetError: no such module or name.
     """
     module, _, name = target.rpartition(".")
-    if _file_of(module) is None and (owner := _find_class(module)) is not None:
-        return _from_method(owner, name, target)
-    tree = _parse(module, target)
+    if not module_exists(module) and (owner := find_class(module)) is not None:
+        return _of_class(owner, name)
+    tree = parse(module, target)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return Signature(_from_function(node, tree, skip_self=False))
-    if (found := _find_class(target)) is not None:
-        return _from_class(found)
+            return Signature(_own(node, tree), open_ended=node.args.kwarg is not None)
+    if (owner := find_class(target)) is not None:
+        return _of_class(owner, _CONSTRUCTOR)
     raise TargetError(f"{module} has no {name}")
 
 
-class _Class(NamedTuple):
-    """A class in the file that defines it."""
-
-    node: ast.ClassDef
-    tree: ast.Module
-    module: str
-
-
-def _find_class(path: str) -> _Class | None:
-    module, _, name = path.rpartition(".")
-    if _file_of(module) is None:
-        return None
-    tree = _parse(module, path)
-    nodes = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    return next((_Class(node, tree, module) for node in nodes), None)
+def _of_class(owner: Class, builder: str) -> Signature:
+    """Of a class as its constructor or one of its classmethods builds it, own or inherited."""
+    line = lineage(owner)
+    methods = frozenset(name for one in line for name in one.methods)
+    if builder != _CONSTRUCTOR and builder not in methods:
+        raise TargetError(f"{owner.path} has no {builder}")
+    return replace(_of_method(line, builder), methods=methods)
 
 
-def _file_of(module: str) -> Path | None:
-    base = _ROOT.joinpath(*module.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+def _of_method(line: Sequence[Class], name: str, start: int = 0) -> Signature:
+    """The first method of that name in a lineage, or the constructor that a dataclass is given."""
+    for place, one in enumerate(line[start:], start):
+        if (node := one.methods.get(name)) is not None:
+            if name != _CONSTRUCTOR and "classmethod" not in map(ast.unparse, node.decorator_list):
+                raise TargetError(
+                    f"{one.path}.{name} is no classmethod, so nothing can be built by it"
+                )
+            return _with_passed_on(node, line, place)
+        if name == _CONSTRUCTOR and _dataclass_options(one) is not None:
+            return Signature(_of_dataclass(line[place:]))
+    return Signature({}, open_ended=any(foreign_bases(one) - _BARE for one in line))
 
 
-def _parse(module: str, target: str) -> ast.Module:
-    path = _file_of(module)
-    if path is None:
-        raise TargetError(f"no module {module} for {target}")
-    return _parse_file(path)
-
-
-@lru_cache(maxsize=256)
-def _parse_file(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _from_method(owner: _Class, name: str, target: str) -> Signature:
-    """A classmethod, own or inherited, that makes an instance: so it has the class's methods."""
-    for node in owner.node.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            if "classmethod" not in map(ast.unparse, node.decorator_list):
-                raise TargetError(f"{target} is no classmethod, so nothing can be built by it")
-            parameters = _from_function(node, owner.tree, skip_self=True)
-            return Signature(parameters, _from_class(owner).methods)
-    for base in _bases(owner):
-        inherited = _from_method(base, name, target)
-        return Signature(inherited.parameters, _from_class(owner).methods)
-    raise TargetError(f"{owner.module}.{owner.node.name} has no {name}")
-
-
-def _from_class(owner: _Class) -> Signature:
-    node, tree, _ = owner
-    methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-    names = frozenset(methods)
-    if "__init__" in methods:
-        parameters = _from_function(methods["__init__"], tree, skip_self=True)
-        return Signature(parameters, names)
-    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
-        return Signature(
-            {
-                ast.unparse(f.target): Parameter(_evaluate(f.annotation, tree), f.value is None)
-                for f in fields
-            },
-            names,
-        )
-    for base in _bases(owner):
-        parent = _from_class(base)
-        return Signature(parent.parameters, names | parent.methods, parent.open_ended)
-    return Signature({}, names, open_ended=_has_foreign_base(node))
-
-
-def _has_foreign_base(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(base) not in ("object", "Callback") for base in node.bases)
-
-
-def _bases(owner: _Class) -> Iterator[_Class]:
-    """Base classes of ours: of the same file, or imported from the package."""
-    imported = {
-        alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in owner.tree.body
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp")
-        for alias in node.names
-    }
-    for name in map(ast.unparse, owner.node.bases):
-        if (found := _find_class(imported.get(name, f"{owner.module}.{name}"))) is not None:
-            yield found
-
-
-def _from_function(
-    node: ast.FunctionDef, tree: ast.Module, *, skip_self: bool
-) -> dict[str, Parameter]:
+def _own(node: ast.FunctionDef, tree: ast.Module) -> dict[str, Parameter]:
+    """The parameters that a function names itself."""
     arguments = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(arguments) - len(node.args.defaults)) + list(node.args.defaults)
-    pairs = list(zip(arguments, defaults, strict=True))[1 if skip_self else 0 :]
+    pairs = list(zip(arguments, defaults, strict=True))
     pairs += list(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
     return {
-        argument.arg: Parameter(_evaluate(argument.annotation, tree), default is None)
+        argument.arg: Parameter(evaluate(argument.annotation, tree), default is None)
         for argument, default in pairs
     }
 
 
-def _evaluate(annotation: ast.expr | None, tree: ast.Module) -> Any:
-    """The annotation as an object: names of `typing`, of `bounds`, and the file's own aliases."""
-    if annotation is None:
-        return UNKNOWN
-    return _try_eval(annotation, _names_of(tree))
+# -- `**options` that a method hands to its base -------------------------------------------------
 
 
-def _names_of(tree: ast.Module) -> dict[str, Any]:
-    """What annotations of a file may use: its own aliases, and those it imports from us."""
-    names = dict(_NAMES)
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp."):
-            source = _aliases(_parse(str(node.module), str(node.module)))
-            imported = {alias.asname or alias.name: alias.name for alias in node.names}
-            names |= {ours: source[theirs] for ours, theirs in imported.items() if theirs in source}
-    return names | _aliases(tree, names)
+def _with_passed_on(node: ast.FunctionDef, line: Sequence[Class], place: int) -> Signature:
+    """A method's own parameters, in among those that its `**options` take to `super()`."""
+    _, *named = _own(node, line[place].tree).items()
+    own = dict(named)
+    if node.args.kwarg is None:
+        return Signature(own)
+    call = _call_of_super(node, node.args.kwarg.arg)
+    if call is None:
+        return Signature(own, open_ended=True)
+    base = _of_method(line, node.name, place + 1)
+    given = {*list(base.parameters)[: _count_by_place(call)], *(word.arg for word in call.keywords)}
+    passed_on = {
+        name: own.get(name, parameter)
+        for name, parameter in base.parameters.items()
+        if name in own or name not in given
+    }
+    return Signature(passed_on | own, open_ended=base.open_ended)
 
 
-def _aliases(tree: ast.Module, names: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Module-level assignments that evaluate without an import, such as `Scope = Literal[...]`."""
-    names = dict(names or _NAMES)
-    found: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            value = _try_eval(node.value, names | found)
-            if isinstance(target, ast.Name) and value is not UNKNOWN:
-                found[target.id] = value
-    return found
+def _call_of_super(node: ast.FunctionDef, options: str) -> ast.Call | None:
+    """`super().<the same method>(..., **options)` in a method."""
+    calls = (
+        inner
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Call)
+        and ast.unparse(inner.func) == f"super().{node.name}"
+        and any(word.arg is None and ast.unparse(word.value) == options for word in inner.keywords)
+    )
+    return next(calls, None)
 
 
-def _try_eval(expression: ast.expr, names: dict[str, Any]) -> Any:
-    # Source of this package only, parsed from its own files: nothing of the user's is evaluated.
-    try:
-        return eval(ast.unparse(expression), {"__builtins__": _TYPES}, names)
-    except Exception:
-        return UNKNOWN
+def _count_by_place(call: ast.Call) -> int:
+    return sum(not isinstance(argument, ast.Starred) for argument in call.args)
 
 
-_TYPES = {t.__name__: t for t in (int, float, bool, str, list, tuple, dict)}
+# -- dataclasses ---------------------------------------------------------------------------------
+
+
+class _Field(NamedTuple):
+    parameter: Parameter
+    by_name_only: bool
+
+
+def _dataclass_options(owner: Class) -> dict[str, str] | None:
+    """Keywords of a class's `@dataclass`, as written; None: it is no dataclass."""
+    for decorator in owner.node.decorator_list:
+        if "dataclass" in ast.unparse(decorator):
+            return _keywords(decorator)
+    return None
+
+
+def _keywords(node: ast.expr | None) -> dict[str, str]:
+    words = node.keywords if isinstance(node, ast.Call) else ()
+    return {str(word.arg): ast.unparse(word.value) for word in words}
+
+
+def _of_dataclass(line: Sequence[Class]) -> dict[str, Parameter]:
+    """Fields of a dataclass and its bases: the bases' first, those given by name only last.
+
+    A field that is declared again keeps its place.
+    """
+    found: dict[str, _Field] = {}
+    for one in reversed(line):
+        found |= _fields(one)
+    ordered = sorted(found, key=lambda name: found[name].by_name_only)
+    return {name: found[name].parameter for name in ordered}
+
+
+def _fields(owner: Class) -> Iterator[tuple[str, _Field]]:
+    options = _dataclass_options(owner)
+    if options is None:
+        return
+    for node in owner.node.body:
+        if not isinstance(node, ast.AnnAssign) or "ClassVar" in ast.unparse(node.annotation):
+            continue
+        is_call = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "field"
+        said = _keywords(node.value) if is_call else {}
+        if said.get("init") == "False":
+            continue
+        has_default = {"default", "default_factory"} & said.keys() if is_call else node.value
+        by_name_only = said.get("kw_only", options.get("kw_only")) == "True"
+        parameter = Parameter(evaluate(node.annotation, owner.tree), not has_default)
+        yield ast.unparse(node.target), _Field(parameter, by_name_only)

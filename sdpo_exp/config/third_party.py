@@ -10,10 +10,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.config.check import INSTANTIATE_KEYS, close_matches
+from sdpo_exp.config.hydra_versions import instantiate
 from sdpo_exp.config.schema import GROUPS
 
 

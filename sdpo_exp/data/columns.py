@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdpo_exp.bounds import HalfOpenUnit, NonNegativeFloat
+from sdpo_exp.data.default_columns import IN_ORDER, outdone
+from sdpo_exp.data.holdout import held_out_captions, is_held_out
+from sdpo_exp.data.numbers import listed, numbers
+from sdpo_exp.data.preferred import vocabulary, word
 from sdpo_exp.errors import UserError
 
 Part = Literal["all", "train", "validation"]
@@ -25,7 +28,8 @@ FIRST, SECOND, UNCLEAR = 0, 1, 2
 class Columns:
     """Names of a table's columns by what they hold; null where there is none.
 
-    Either `image_0` and `image_1` with `label_0` or both scores, or `winner` and `loser`.
+    Either `image_0` and `image_1` with `label_0`, `preferred` or both scores, or `winner` and
+    `loser`.
 
     Attributes:
         caption: the prompt of both images.
@@ -36,6 +40,9 @@ class Columns:
             they only give the margin.
         winner, loser: two images in order.
         margin: by how much the winner is better.
+        preferred: says in words which image is preferred; null and words for a tie are ties.
+        values: what these words mean: `image_0`, `image_1` or `tie`; null: as the names of the
+            images tell, such as `a` of `img_a` and `img_b`, or words such as `left` and `right`.
     """
 
     caption: str = "caption"
@@ -48,19 +55,29 @@ class Columns:
     winner: str | None = None
     loser: str | None = None
     margin: str | None = None
+    # Not in the text that fingerprints of streams were made of before there were these.
+    preferred: str | None = field(default=None, repr=False)
+    values: dict[Any, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a mapping that gives no order, or two."""
+        """Refuse a mapping that gives no order, or two; what was named stands for the defaults."""
+        for role in outdone(vars(self)):
+            object.__setattr__(self, role, None)
         for one, other in (("image_0", "image_1"), ("score_0", "score_1"), ("winner", "loser")):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise UserError(f"columns: {one} and {other} come together; one of them is null")
         if (self.winner is None) == (self.image_0 is None):
             raise UserError("columns: give either winner and loser, or image_0 and image_1")
-        unordered = self.label_0 is None and self.score_0 is None
-        if self.image_0 is not None and unordered:
-            raise UserError("columns: image_0 and image_1 need label_0, or score_0 and score_1")
-        labels = (self.label_0, self.has_label, self.score_0)
-        if self.winner is not None and any(name is not None for name in labels):
+        orders = [self.label_0, self.preferred]
+        if self.image_0 is not None and not any((*orders, self.score_0)):
+            raise UserError(
+                "columns: image_0 and image_1 need label_0, preferred, or score_0 and score_1"
+            )
+        if all(orders):
+            raise UserError("columns: label_0 and preferred both give an order; leave one null")
+        labels = (self.label_0, self.preferred, self.has_label, self.score_0)
+        in_order = self.winner is not None and (self.winner, self.loser) != IN_ORDER
+        if in_order and any(name is not None for name in labels):
             raise UserError("columns: winner and loser are in order; leave labels and scores null")
 
     @property
@@ -74,7 +91,7 @@ class Columns:
     @property
     def named(self) -> dict[str, str]:
         """The columns that there are, by role."""
-        roles = {field.name: getattr(self, field.name) for field in fields(self)}
+        roles = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "values"}
         return {role: name for role, name in roles.items() if name is not None}
 
     def check(self, present: Sequence[str], source: str) -> None:
@@ -86,10 +103,9 @@ class Columns:
         for role, name in self.named.items():
             if name not in present:
                 near = difflib.get_close_matches(name, present, n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
+                hint = f"; did you mean '{near[0]}'?" if near else "."
                 raise UserError(
-                    f"{source}: no column '{name}' (columns.{role}){hint} It has: "
-                    f"{', '.join(present)}"
+                    f"{source}: no column '{name}' (columns.{role}){hint} It has: {listed(present)}"
                 )
 
 
@@ -101,7 +117,8 @@ class Rules:
         min_margin: drop rows whose winner is better by less, or by an unknown amount.
         holdout: share of captions that belong to the validation part.
         part: `all`, or one side of the split by caption. The side of a caption is a hash of it, so
-            it is the same in every table and no caption is on both.
+            it is the same in every table and no caption is on both; but of a set that is so small
+            that one side would have none, the nearest one changes over.
     """
 
     min_margin: NonNegativeFloat | None = None
@@ -161,11 +178,18 @@ class Selection(NamedTuple):
     counts: dict[str, int]
 
 
-def select(table: pa.Table, columns: Columns, rules: Rules) -> Selection:
+def select(table: pa.Table, columns: Columns, rules: Rules, *, whole: bool = False) -> Selection:
     """Pairs of a table, in its order; reads captions and numbers, never images.
 
     Counts are of `rows`, `ties`, rows of the `other part`, rows `below min_margin`, and `kept`.
     A row without caption or with a label of no meaning is kept, and told when it is read.
+
+    Args:
+        table: with the columns.
+        columns: what they hold.
+        rules: which rows to take.
+        whole: whether these are all rows there are. Both parts of a whole table have a caption, if
+            two captions are left to the parts.
 
     Raises:
         UserError: a column of numbers holds something else.
@@ -173,10 +197,11 @@ def select(table: pa.Table, columns: Columns, rules: Rules) -> Selection:
     order, ties = _order(table, columns)
     keep = ~ties
     counts = {"rows": len(table), "ties": int(ties.sum())}
-    other = keep & ~_in_part(table[columns.caption], rules)
+    reached = _margin_reached(table, columns, rules.min_margin, order)
+    other = keep & ~_in_part(table[columns.caption], rules, keep & reached if whole else None)
     keep &= ~other
     counts["other part"] = int(other.sum())
-    small = keep & ~_margin_reached(table, columns, rules.min_margin, order)
+    small = keep & ~reached
     keep &= ~small
     counts["below min_margin"] = int(small.sum())
     rows = np.flatnonzero(keep)
@@ -196,46 +221,54 @@ def _order(table: pa.Table, columns: Columns) -> tuple[NDArray[np.int8], NDArray
     order, ties = np.full(size, FIRST, np.int8), np.zeros(size, bool)
     if columns.winner is not None:
         return order, ties
-    if columns.label_0 is not None:
-        label = _numbers(table, columns.label_0)
+    if columns.preferred is not None:
+        order, ties = _preferred(table[columns.preferred], columns)
+    elif columns.label_0 is not None:
+        label = numbers(table, columns.label_0)
         order = np.select([label == 1, label == 0], [FIRST, SECOND], UNCLEAR).astype(np.int8)
         ties = np.isnan(label) | (label == 0.5)
     elif columns.score_0 is not None and columns.score_1 is not None:
-        first, second = _numbers(table, columns.score_0), _numbers(table, columns.score_1)
+        first, second = numbers(table, columns.score_0), numbers(table, columns.score_1)
         order = np.where(first > second, FIRST, SECOND).astype(np.int8)
         ties = ~(np.abs(first - second) > 0)  # equal, or one unknown
     if columns.has_label is not None:
-        ties |= _numbers(table, columns.has_label) != 1
+        ties |= numbers(table, columns.has_label) != 1
     return order, ties
 
 
-def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A column as float64 (N,), null as nan."""
-    column = table[name]
-    try:
-        if pa.types.is_boolean(column.type):
-            column = column.cast(pa.int8())
-        if column.null_count:
-            column = column.cast(pa.float64()).fill_null(float("nan"))
-        return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise UserError(f"column '{name}' should hold numbers, it holds {column.type}") from None
+def _preferred(
+    column: pa.ChunkedArray, columns: Columns
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Order and ties by a column of words. Those that `columns.values` lacks are unclear."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    unique = pc.unique(column)
+    values = unique.to_pylist()
+    known: Mapping[Any, str] | None = columns.values
+    if known is None:
+        known = vocabulary(values, str(columns.preferred), columns.images, None)
+    means = np.array([known.get(word(value), "") for value in values], dtype=object)
+    means = means[np.asarray(pc.index_in(column, unique).to_numpy())]
+    order = np.select([means == "image_0", means == "image_1"], [FIRST, SECOND], UNCLEAR)
+    return order.astype(np.int8), means == "tie"
 
 
-def _in_part(captions: pa.ChunkedArray, rules: Rules) -> NDArray[np.bool_]:
+def _in_part(
+    captions: pa.ChunkedArray, rules: Rules, candidates: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
     """(N,) whether the caption is on the chosen side of the split."""
     if rules.part == "all":
         return np.ones(len(captions), bool)
     unique = pc.unique(captions)
-    held = np.array([is_held_out(caption, rules.holdout) for caption in unique.to_pylist()], bool)
+    if candidates is None:
+        sides = [is_held_out(caption, rules.holdout) for caption in unique.to_pylist()]
+    else:
+        used = pc.unique(captions.filter(pa.array(candidates))).to_pylist()
+        chosen = held_out_captions(used, rules.holdout)
+        sides = [str(caption or "") in chosen for caption in unique.to_pylist()]
+    held = np.array(sides, bool)
     held = held[np.asarray(pc.index_in(captions, unique).to_numpy())]
     return held if rules.part == "validation" else ~held
-
-
-def is_held_out(caption: Any, holdout: float) -> bool:
-    """The side of a caption: a hash of it, as a number in [0, 1), is below `holdout`."""
-    digest = hashlib.blake2b(str(caption or "").encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < holdout
 
 
 def _margin_reached(
@@ -244,8 +277,8 @@ def _margin_reached(
     if min_margin is None:
         return np.ones(len(table), bool)
     if columns.margin is not None:
-        return _numbers(table, columns.margin) >= min_margin
+        return numbers(table, columns.margin) >= min_margin
     assert columns.score_0 is not None
     assert columns.score_1 is not None
-    lead = _numbers(table, columns.score_0) - _numbers(table, columns.score_1)
+    lead = numbers(table, columns.score_0) - numbers(table, columns.score_1)
     return (np.where(order == FIRST, lead, -lead) >= min_margin) | (order == UNCLEAR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -11,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from sdpo_exp.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
+from sdpo_exp.data.holdout import too_few
 from sdpo_exp.data.keyed import KeyedPairs, OnBadRow, Sealed, collate, collate_sealed, is_endless
-from sdpo_exp.data.sampler import BatchLayout, StepSampler, fixed_batches
+from sdpo_exp.data.sampler import BatchLayout, OrdersPairs, StepSampler, fixed_batches
 from sdpo_exp.data.skipped import SkippedRows
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import BadRow, UserError
 from sdpo_exp.protocols import PairSource, PairTransform
 from sdpo_exp.types import PairBatch, PairKey, SkippedRow
 
@@ -69,15 +71,18 @@ class PairDataModule(L.LightningDataModule):
         self.max_aspect_gap = max_aspect_gap
         self.validation_pairs, self.prefetch_factor = validation_pairs, prefetch_factor
         self._skipped = SkippedRows()
-        self._check_validation(validation_pairs, "the validation loader", "data.validation_pairs")
+        if isinstance(train, OrdersPairs):
+            _log.info("%s", train.told_with(effective_batch * max_steps))
 
     def setup(self, stage: str) -> None:
         """Derive the accumulation from the device count; no validation loop without pairs.
 
         Raises:
-            UserError: the effective batch is not a whole number of micro-batches.
+            UserError: the effective batch is not a whole number of micro-batches, or there are
+                fewer validation pairs than asked for.
         """
         del stage
+        self.check_held_out(self.validation_pairs, "data.validation_pairs")
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulation(
                 self.effective_batch, self.micro_batch, self.trainer.world_size
@@ -96,7 +101,8 @@ class PairDataModule(L.LightningDataModule):
             trainer.world_size,
         )
         size = None if is_endless(self.train) else len(self.train)
-        sampler = StepSampler(size, self.seed, layout, self.max_steps, trainer.global_step)
+        order = self.train.order(self.seed) if isinstance(self.train, OrdersPairs) else None
+        sampler = StepSampler(size, self.seed, layout, self.max_steps, trainer.global_step, order)
         return self._loader(self._keyed(self.train, self.seed, self.prompt_dropout), sampler)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -128,7 +134,7 @@ class PairDataModule(L.LightningDataModule):
         Raises:
             UserError: there are fewer held-out pairs, or a bad one among them.
         """
-        self._check_validation(pairs, "the probe", "callbacks.probe.pairs")
+        self.check_held_out(pairs, "callbacks.probe.pairs")
         source = self._fixed(pairs)
         rows = [source.read(PairKey(0, i, i)) for i in range(pairs)]
         size = self.micro_batch
@@ -191,14 +197,39 @@ class PairDataModule(L.LightningDataModule):
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
         )
 
-    def _check_validation(self, pairs: int, who: str, key: str) -> None:
-        if is_endless(self.validation):
+    def check_held_out(self, pairs: int, key: str) -> None:
+        """Refuse a number of held-out pairs that there are not.
+
+        Args:
+            pairs: that are asked for.
+            key: of the configuration, which asks.
+
+        Raises:
+            UserError: there are fewer, or the held-out source has no end.
+        """
+        there = self.held_out_pairs()
+        if there is None:
             raise UserError("data.validation: an endless stream cannot be held out")
-        if pairs > len(self.validation):
-            raise UserError(
-                f"{who} asks for {pairs} held-out pairs, the data has {len(self.validation)}: "
-                f"lower {key}"
-            )
+        if problem := too_few(key, pairs, there):
+            raise UserError(problem)
+
+    def held_out_pairs(self) -> int | None:
+        """How many there are; None where the source has no end."""
+        return None if is_endless(self.validation) else len(self.validation)
+
+    def held_out_captions(self, n: int) -> list[str]:
+        """The first n distinct captions of the held-out pairs; fewer where there are no more.
+
+        Rows that cannot be read are passed over; no more than 64 n rows are looked at.
+        """
+        found: dict[str, None] = {}
+        for index in range(min(self.held_out_pairs() or 0, 64 * n)):
+            if len(found) == n:
+                break
+            with suppress(BadRow):
+                found |= {self.validation[index].prompt: None}
+            found.pop("", None)
+        return list(found)
 
     def fingerprint(self) -> str:
         """Hash of the training source."""

@@ -1,8 +1,7 @@
-"""Files of a table: which of a folder's or a hub dataset's files are a split, and how to open them.
+"""Files of a table: which of a folder's or a hub dataset's files are a split.
 
 A hub id ends as a snapshot folder of the hub's cache, so what is opened is always local, but for a
-stream. `datasets` copies parquet, csv and jsonl once into its own arrow cache, which it then maps
-into memory.
+stream.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from sdpo_exp import hub
 from sdpo_exp.errors import UserError
-
-if TYPE_CHECKING:
-    import datasets
 
 FORMATS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".csv": "csv",
+    ".tsv": "csv",
     ".jsonl": "json",
     ".json": "json",
 }
@@ -44,9 +41,11 @@ def split_files(files: Sequence[str], split: str, config: str | None = None) -> 
 
     `train.parquet`, `train-00000-of-00002.parquet`, `data/train_1.csv` and `train/any.parquet` are
     of the split `train`. Files that name no split at all are `train`. With `config` only the files
-    below a folder of that name count.
+    below a folder of that name count. JSON files beside tables of other formats are about these.
     """
-    paths = [Path(name) for name in sorted(files) if Path(name).suffix in FORMATS]
+    paths = [Path(name) for name in sorted(files) if _format(name) is not None]
+    if any(_format(path) != "json" for path in paths):
+        paths = [path for path in paths if path.suffix.lower() != ".json"]
     if config is not None:
         paths = [path for path in paths if config in path.parts[:-1]]
     chosen = [path for path in paths if _names_split(path, re.escape(split))]
@@ -55,6 +54,10 @@ def split_files(files: Sequence[str], split: str, config: str | None = None) -> 
         if not any(_names_split(path, others) for path in paths):
             chosen = paths
     return [str(path) for path in chosen]
+
+
+def _format(path: str | Path) -> str | None:
+    return FORMATS.get(Path(path).suffix.lower())
 
 
 def _names_split(path: Path, split: str) -> bool:
@@ -86,7 +89,7 @@ def find_table(path: str, revision: str | None, config: str | None, split: str) 
     found = split_files(names, split, config)
     if not found or missing_files(found) is not None:
         raise UserError(f"{path}: {_what_lacks(located, split, config)}")
-    formats = {FORMATS[Path(name).suffix] for name in found}
+    formats = {_format(name) or "" for name in found}
     if len(formats) > 1:
         raise UserError(f"{path}: the split {split} has files of several formats: {_few(found)}")
     parents = [str((folder / name).parent) for name in found]
@@ -118,48 +121,15 @@ def is_complete(folder: Path, split: str, config: str | None) -> bool:
     return bool(saved or (found and missing_files(found) is None))
 
 
-def open_table(found: TableFiles, split: str, cache_dir: str | None = None) -> datasets.Dataset:
-    """A memory-mapped table.
-
-    Raises:
-        UserError: the files cannot be read as what their ending says.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if found.format == "saved":
-            return _saved_split(datasets.load_from_disk(found.files[0]), found.files[0], split)
-        return datasets.load_dataset(
-            found.format, data_files=found.files, split="train", cache_dir=cache_dir
-        )
-    except UserError:
-        raise
-    # `datasets` wraps whatever its readers raise in exceptions of many kinds.
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        raise UserError(f"{_few(found.files)}: cannot be read as a table ({reason})") from None
-
-
-def _saved_split(saved: Any, path: str, split: str) -> Any:
-    """One split of what `save_to_disk` wrote; a single saved table is the split `train`."""
-    splits = dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}
-    if split not in splits:
-        raise UserError(f"{path}: no split {split}; it has {', '.join(splits)}")
-    return splits[split]
-
-
 def names_below(folder: Path) -> list[str]:
-    """Files of a folder and its folders, sorted, by their path in it."""
-    return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
+    """Files of a folder and its folders, sorted, by their path in it; none that is hidden."""
+    files = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file())
+    return [str(file) for file in files if not any(part[0] == "." for part in file.parts)]
 
 
 def _what_lacks(located: Path, split: str, config: str | None) -> str:
     names = [located.name] if located.is_file() else names_below(located)
-    tables = [name for name in names if Path(name).suffix in FORMATS]
+    tables = [name for name in names if _format(name) is not None]
     if not tables:
         return f"no table in it; looked for {', '.join(FORMATS)}"
     found = split_files(names, split, config)

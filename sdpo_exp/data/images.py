@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sdpo_exp.data.embedded import embedded_image
+from sdpo_exp.data.numbers import shortened
 from sdpo_exp.errors import BadRow
 
 # Pillow's own limit. It warns above it and refuses above twice of it; here it is the end.
 MAX_PIXELS = 89_478_485
+# What begins so is no path: an address, or else a data URI.
+_SCHEME = re.compile(r"(https?|ftp|s3|gs|hf)://|data:", re.IGNORECASE)
 
 
 def decode(data: Any, row: str, folder: Path | None = None) -> Image.Image:
@@ -25,8 +30,8 @@ def decode(data: Any, row: str, folder: Path | None = None) -> Image.Image:
     it is the first frame.
 
     Args:
-        data: the bytes of a file, a PIL image, a path, or a mapping with `bytes` or `path` as
-            `datasets` stores images.
+        data: the bytes of a file, a PIL image, a path, base64 or a data URI, or a mapping with
+            `bytes` or `path` as `datasets` stores images.
         row: what messages call the row.
         folder: what relative paths are relative to.
 
@@ -72,8 +77,10 @@ def read_bytes(data: Any, row: str, folder: Path | None = None) -> bytes | Image
         raise BadRow(row, "no image (null)")
     if isinstance(data, Image.Image):
         return data
+    if isinstance(data, str):
+        data = _written_out(data, row)
     if isinstance(data, str | Path):
-        data = _read_file(Path(data), row, folder)
+        data = _read_file(data, row, folder)
     if not isinstance(data, bytes | bytearray | memoryview):
         raise BadRow(row, f"no image but a {type(data).__name__}")
     if len(data) == 0:
@@ -81,11 +88,38 @@ def read_bytes(data: Any, row: str, folder: Path | None = None) -> bytes | Image
     return bytes(data)
 
 
-def _read_file(path: Path, row: str, folder: Path | None) -> bytes:
+def _written_out(text: str, row: str) -> bytes | str:
+    """The image that stands in the text, or the text where it can be a path."""
+    if not text.strip():
+        raise BadRow(row, "no image (an empty cell)")
+    content = embedded_image(text)
+    if content is None and (scheme := _SCHEME.match(text)) is not None:
+        needed = "fetch it, and give its path" if scheme[1] else "it should be base64"
+        kind = "an address" if scheme[1] else "a data URI"
+        raise BadRow(row, f"no image file but {kind}; {needed} ({shortened(text)})")
+    return text if content is None else content
+
+
+def _read_file(path: str | Path, row: str, folder: Path | None) -> bytes:
     try:
-        return (folder / path if folder is not None else path).read_bytes()
+        return image_path(path, folder).read_bytes()
     except OSError as error:
-        raise BadRow(row, f"image file cannot be read ({path}: {error.strerror})") from None
+        reason = f"{shortened(path)}: {error.strerror}"
+        raise BadRow(row, f"image file cannot be read ({reason})") from None
+    except ValueError:  # a null character in it
+        raise BadRow(row, f"no path of an image ({shortened(path)!r})") from None
+
+
+def image_path(path: str | Path, folder: Path | None) -> Path:
+    """Where an image file is; `a\\b.png`, as tables say that were written on Windows, is `a/b.png`.
+
+    Raises:
+        OSError, ValueError: it cannot be a path.
+    """
+    start = folder if folder is not None else Path()
+    if "\\" in str(path) and not (start / path).exists():
+        return start.joinpath(*PureWindowsPath(path).parts)
+    return start / path
 
 
 def _too_large(image: Image.Image) -> str:

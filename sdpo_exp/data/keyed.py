@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ from sdpo_exp.types import Geometry, ImagePair, PairBatch, PairKey, PairRow, Ski
 
 OnBadRow = Literal["error", "skip"]
 MOST_BAD_IN_A_ROW = 100
+
+
+@runtime_checkable
+class HasKin(Protocol):
+    """A source of several, whose rows stand in for rows of the same one alone."""
+
+    def kin(self, index: int) -> Sequence[int]:
+        """Rows of the same source as row `index`, ascending, itself among them."""
 
 
 class KeyedRow(NamedTuple):
@@ -103,13 +112,17 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
         return None
 
     def _candidates(self, row: int) -> Iterator[int]:
-        """The row itself, those `stride` apart behind it, then all others; none twice."""
+        """The row itself, those `stride` apart behind it, then all others; none twice.
+
+        Of a mixture only the row's own source, where fewer of the first `stride` rows are.
+        """
         if is_endless(self.source):
             return iter(range(row, row + MOST_BAD_IN_A_ROW))
-        size = len(self.source)
-        first = range(row, size, self.stride)
-        others = ((row + step) % size for step in range(1, size))
-        return chain(first, (i for i in others if i not in first))
+        kin = self.source.kin(row) if isinstance(self.source, HasKin) else range(len(self.source))
+        size, place, stride = len(kin), bisect_left(kin, row), bisect_left(kin, self.stride)
+        first = range(place, size, max(1, stride))
+        others = ((place + step) % size for step in range(1, size))
+        return (int(kin[i]) for i in chain(first, (i for i in others if i not in first)))
 
     def _pixels(self, key: PairKey) -> PairRow:
         pair = self.source[key.row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,18 +12,23 @@ import pyarrow as pa
 from sdpo_exp import hub
 from sdpo_exp.data.columns import Columns
 from sdpo_exp.data.files import find_table, is_complete
+from sdpo_exp.data.opening import assumed_of, open_stream, with_meanings, with_text
+from sdpo_exp.data.table_types import column_names, refuse_lists, values_of
+from sdpo_exp.data.usual_columns import told_names, usual_columns
 from sdpo_exp.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
+_log = logging.getLogger(__name__)
 _BATCH = 32  # rows at a time
 
 
 class PassingTable(NamedTuple):
-    """Rows in passing, and the folder that relative image paths start at."""
+    """Rows in passing, the columns they have, and the folder that relative image paths start at."""
 
     rows: datasets.IterableDataset
+    columns: Columns
     folder: Path | None
 
 
@@ -37,16 +43,19 @@ def open_passing(
     import datasets
 
     datasets.disable_progress_bars()
-    local, folder = _is_here(path, split, config, revision), None
+    folder, names, found = None, None, None
     try:
-        if local:
+        if _is_here(path, split, config, revision):
             found = find_table(path, revision, config, split)
-            folder = found.folder
-            rows = _local_rows(found.format, found.files)
+            folder, names = found.folder, column_names(found, told_names(columns))
+            if names is not None:
+                resolved, _ = usual_columns(columns, names, path)
+                resolved.check(names, path)
+                rows = open_stream(found, resolved)
+            else:
+                rows = open_stream(found, columns)
         else:
-            rows = datasets.load_dataset(
-                path, name=config, revision=revision, split=split, streaming=True
-            )
+            rows = _from_hub(path, split, config, revision)
     except UserError:
         raise
     # `datasets` and the hub's client raise exceptions of many kinds.
@@ -54,24 +63,47 @@ def open_passing(
         raise UserError(f"{path}: cannot be streamed ({_reason(error)})") from None
     rows = rows.with_format("arrow")
     first = next(batches(rows, path), None)
-    columns.check([] if first is None else first.column_names, path)
+    if first is None:
+        raise UserError(f"{path} ({split}): no rows")
+    present = first.column_names if names is None else names
+    columns, assumed = usual_columns(columns, present, path)
+    columns.check(present, path)
+    refuse_lists(first.schema.field(columns.caption).type, path, columns.caption)
+    words: list[object] = []
+    if columns.preferred is not None:
+        words = (
+            first[columns.preferred].unique().to_pylist()
+            if found is None or names is None
+            else values_of(found, columns.preferred)
+        )
+    columns, told = with_meanings(columns, words, path)
+    if (line := assumed_of(path, assumed, told)) is not None:
+        _log.info("%s", line)
     wanted = list(dict.fromkeys(columns.named.values()))
-    return PassingTable(rows.select_columns(wanted), folder)
+    return PassingTable(rows.select_columns(wanted), columns, folder)
 
 
-def _local_rows(kind: str, files: list[str]) -> datasets.IterableDataset:
+def _from_hub(
+    path: str, split: str, config: str | None, revision: str | None
+) -> datasets.IterableDataset:
+    """The split as it arrives; cells of CSV are the text that stands there."""
     import datasets
 
-    if kind == "saved":
-        raise UserError(
-            f"{files[0]}: a folder of save_to_disk is mapped into memory already; use "
-            "sdpo_exp.data.table.TablePairs"
-        )
-    return datasets.load_dataset(kind, data_files=files, split="train", streaming=True)
+    found = datasets.load_dataset_builder(path, name=config, revision=revision)
+    rows = found.as_streaming_dataset(split)
+    if found.name != "csv" or (first := next(iter(rows), None)) is None:
+        return rows
+    text = datasets.Features({name: datasets.Value("string") for name in first})
+    found = datasets.load_dataset_builder(
+        path, name=config, revision=revision, features=text, keep_default_na=False
+    )
+    return found.as_streaming_dataset(split)
 
 
-def batches(rows: datasets.IterableDataset, path: str) -> Iterator[pa.Table]:
-    """The rows as arrow tables of a few rows each, not decoded.
+def batches(
+    rows: datasets.IterableDataset, path: str, caption: str | None = None
+) -> Iterator[pa.Table]:
+    """The rows as arrow tables of a few rows each, not decoded; the column `caption` is text.
 
     Not by plain iteration, which in a loader's worker would give a part of the files only.
 
@@ -82,12 +114,14 @@ def batches(rows: datasets.IterableDataset, path: str) -> Iterator[pa.Table]:
     while True:
         try:
             table = next(arriving, None)
+        except UserError:
+            raise
         # Readers and the network raise exceptions of many kinds.
         except Exception as error:
             raise UserError(f"{path}: the stream broke off ({_reason(error)})") from None
         if table is None:
             return
-        yield table
+        yield table if caption is None else with_text(table, caption)
 
 
 def _is_here(path: str, split: str, config: str | None, revision: str | None) -> bool:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sdpo_exp.data.numbers import listed
 from sdpo_exp.data.prompt_formats import Cells, Table, read_table
 from sdpo_exp.errors import UserError
 
 _log = logging.getLogger(__name__)
-_MOST_SHOWN = 20
 
 
 class PromptRow(NamedTuple):
@@ -87,10 +87,7 @@ def _no_column(path: Path, names: Sequence[str], present: Sequence[str]) -> User
     folded = {name.casefold(): name for name in present}
     near = difflib.get_close_matches(names[0].casefold(), folded, n=1)
     hint = f"; did you mean '{folded[near[0]]}'?" if near else "."
-    more = ", ..." if len(present) > _MOST_SHOWN else ""
-    return UserError(
-        f"{path}: no column {quoted}{hint} It has: {', '.join(present[:_MOST_SHOWN])}{more}"
-    )
+    return UserError(f"{path}: no column {quoted}{hint} It has: {listed(present)}")
 
 
 def _checked(value: Any) -> str:

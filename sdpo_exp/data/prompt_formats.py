@@ -1,15 +1,23 @@
-"""Six formats of files of prompts, read as rows of cells; nothing is stripped."""
+"""Six formats of files of prompts or captions, read as rows of cells; nothing is stripped."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from sdpo_exp.data.text_files import (
+    Separated,
+    csv_rows,
+    json_lines,
+    parsed_json,
+    read_text,
+    separated_as,
+    text_lines,
+)
 from sdpo_exp.errors import UserError, first_line
+
+_ENOUGH = 1_000  # objects that tell which columns there are
 
 # A row of a file: all of the prompt, or cells by column.
 Cells: TypeAlias = str | Mapping[str, Any]
@@ -25,9 +33,9 @@ class Table(NamedTuple):
 def read_table(path: Path, wanted: Collection[str]) -> Table:
     """A file as a table.
 
-    JSON: a list of texts, or of objects, such as a public manifest. JSONL: one of these per line.
-    CSV and TSV: a header, and quotes by the rules of CSV. TXT: a prompt per line. Parquet. Text is
-    UTF-8; blank lines at the end count for nothing.
+    JSON: a list of texts, or of objects, such as a public manifest. JSONL, and JSON without a list:
+    one of these per line. CSV and TSV: a header, and quotes by the rules of CSV. TXT: a prompt per
+    line. Parquet. Text is UTF-8; blank lines at the end count for nothing.
 
     Args:
         path: its ending says which format it is.
@@ -42,46 +50,68 @@ def read_table(path: Path, wanted: Collection[str]) -> Table:
     return reader(path, wanted)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({first_line(error)})") from None
+def iter_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows of a CSV, TSV, JSON or JSONL file, one after the other; numbers are text as written.
+
+    Raises:
+        UserError: the file cannot be read, or has a row without columns.
+    """
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        yield from _separated(path)[1]
+        return
+    entries = _json_entries(path, as_written=True) if ending == ".json" else None
+    for where, entry in entries or json_lines(path, as_written=True):
+        if not isinstance(entry, dict):
+            raise UserError(f'{path} {where}: should be an object, as {{"caption": ...}}')
+        yield where, entry
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines with their names, split at line feeds alone: a prompt may hold other separators."""
-    lines = [line.removesuffix("\r") for line in _read_text(path).split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    for index, line in enumerate(lines):
-        yield f"row {index} (line {index + 1})", line
+def columns_of(path: Path, needed: Collection[str] = ()) -> list[str]:
+    """Names of the columns of such a file: of a header, or of objects until all are met.
+
+    Of objects at least a thousand are looked at, and no more where these have all of `needed`.
+
+    Raises:
+        UserError: as `iter_rows`.
+    """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _separated(path)[0]
+    names: dict[str, None] = {}
+    for number, (_, entry) in enumerate(iter_rows(path)):
+        names |= dict.fromkeys(entry)
+        if number >= _ENOUGH and names.keys() >= {*needed}:
+            break
+    return list(names)
 
 
 def _read_txt(path: Path, _: Collection[str]) -> Table:
-    return Table([], list(_lines(path)))
+    lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(path)]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return Table([], [(f"row {i} (line {i + 1})", line) for i, line in enumerate(lines)])
 
 
 def _read_jsonl(path: Path, _: Collection[str]) -> Table:
-    entries = []
-    for where, line in _lines(path):
-        try:
-            entries.append((where, json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} {where}: not JSON ({first_line(error)})") from None
-    return _of_entries(path, entries)
+    return _of_entries(path, list(json_lines(path)))
 
 
 def _read_json(path: Path, _: Collection[str]) -> Table:
+    return _of_entries(path, _json_entries(path))
+
+
+def _json_entries(path: Path, *, as_written: bool = False) -> list[tuple[str, Any]]:
+    """Entries of a list, or of lines where each is a value of its own."""
     try:
-        content = json.loads(_read_text(path))
+        content = parsed_json(read_text(path), as_written=as_written)
     except (ValueError, RecursionError) as error:
-        advice = "; one JSON value per line is .jsonl" if "Extra data" in str(error) else ""
-        raise UserError(f"{path}: not JSON ({first_line(error)}){advice}") from None
+        if "Extra data" in str(error):
+            return list(json_lines(path, as_written=as_written))
+        raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(content, list):
         kind = type(content).__name__
         raise UserError(f"{path}: should be a JSON list of texts or of objects, it is a {kind}")
-    return _of_entries(path, [(f"row {i}", entry) for i, entry in enumerate(content)])
+    return [(f"row {i}", entry) for i, entry in enumerate(content)]
 
 
 def _of_entries(path: Path, entries: list[tuple[str, Any]]) -> Table:
@@ -97,47 +127,37 @@ def _of_entries(path: Path, entries: list[tuple[str, Any]]) -> Table:
     return Table([], entries)
 
 
-def _read_csv(path: Path, _: Collection[str]) -> Table:
-    return _separated(path, ",")
+def _read_separated(path: Path, _: Collection[str]) -> Table:
+    columns, rows = _separated(path)
+    return Table(columns, list(rows))
 
 
-def _read_tsv(path: Path, _: Collection[str]) -> Table:
-    return _separated(path, "\t")
-
-
-def _separated(path: Path, delimiter: str) -> Table:
-    (_, columns), *lines = _split(path, delimiter)
+def _separated(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """The header of a CSV or TSV file, and its rows as they are asked for."""
+    written = Separated("\t") if path.suffix.lower() == ".tsv" else separated_as(path)
+    lines = csv_rows(path, written)
+    header: list[str] = next((cells for _, cells in lines if cells), [])
+    columns = [name.strip() for name in header]
     if not any(columns):
         raise UserError(f"{path}: no header, so no column is known")
-    if twice := next((name for name in columns if columns.count(name) > 1), None):
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
         raise UserError(f"{path}: two columns are named '{twice}'")
-    rows: list[tuple[str, Cells]] = []
+    return columns, _under(columns, lines, path)
+
+
+def _under(
+    columns: list[str], lines: Iterator[tuple[int, list[str]]], path: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
     for index, (number, cells) in enumerate(lines):
         where = f"row {index} (line {number})"
         filled = cells or [""] * len(columns)  # a blank line
         if len(filled) != len(columns):
-            raise UserError(f"{path} {where}: {len(cells)} cells under {len(columns)} columns")
-        rows.append((where, dict(zip(columns, filled, strict=True))))
-    return Table(columns, rows)
-
-
-def _split(path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Cells of every line, with the number of the line that they begin at."""
-    # What follows a quote that is never closed ends up in one cell, this last line included.
-    last = "end of file"
-    text = _read_text(path).rstrip("\r\n")
-    reader = csv.reader(io.StringIO(f"{text}\n{last}", newline=""), delimiter=delimiter)
-    found: list[tuple[int, list[str]]] = []
-    begin = 1
-    try:
-        for cells in reader:
-            found.append((begin, cells))
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path} line {begin}: {error}") from None
-    if found[-1][1] != [last]:
-        raise UserError(f"{path} line {found[-1][0]}: a quote that is never closed")
-    return found[:-1]
+            many = len(cells) > len(columns)
+            more = "; a cell that holds the separator needs quotes" if many else ""
+            raise UserError(
+                f"{path} {where}: {len(cells)} cells under {len(columns)} columns{more}"
+            )
+        yield where, dict(zip(columns, filled, strict=True))
 
 
 def _read_parquet(path: Path, wanted: Collection[str]) -> Table:
@@ -157,8 +177,8 @@ _READERS: Mapping[str, Callable[[Path, Collection[str]], Table]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".txt": _read_txt,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": _read_separated,
+    ".tsv": _read_separated,
     ".parquet": _read_parquet,
 }
 FORMATS = tuple(_READERS)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sdpo_exp.bounds import NonNegativeFloat
 from sdpo_exp.data.keyed import is_endless
 from sdpo_exp.data.rows import NamesRows
+from sdpo_exp.data.sampler import OrdersPairs
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.protocols import PairSource
 from sdpo_exp.types import ImagePair, PairRow
@@ -25,6 +26,10 @@ from sdpo_exp.whole_files import write_parquet
 
 _ABOUT = b"sdpo_exp.relabel"
 _COLUMNS = {"index": pa.int64(), "flipped": pa.bool_(), "margin": pa.float64()}
+MIXTURE = (
+    "the shares of a mixture would be lost; relabel its sources one by one, and give their labels: "
+    "data.train.sources.<name>.labels=<folder of relabel>"
+)
 _ADVICE = "python -m sdpo_exp.relabel makes such a file"
 
 
@@ -63,6 +68,8 @@ class RelabelledPairs:
     def __init__(self, source: PairSource, labels: str, min_margin: NonNegativeFloat = 0.0) -> None:
         if is_endless(source):
             raise UserError(f"{labels}: labels belong to numbered pairs; a stream has none")
+        if isinstance(source, OrdersPairs):
+            raise UserError(f"{labels}: {MIXTURE}")
         self.source, self.path, self.min_margin = source, labels, min_margin
         found = read_labels(Path(labels))
         _refuse_others(found, source, labels)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sdpo_exp.data.columns import FIRST, UNCLEAR, Columns
-from sdpo_exp.data.images import decode, read_bytes
+from sdpo_exp.data.embedded import embedded_image
+from sdpo_exp.data.images import decode, image_path, read_bytes
+from sdpo_exp.data.numbers import shortened
 from sdpo_exp.errors import BadRow
 from sdpo_exp.types import ImagePair
 
@@ -40,7 +42,9 @@ def read_pair(
     """
     prompt = checked_caption(row[columns.caption], name)
     if order == UNCLEAR:
-        raise BadRow(name, f"label is none of 1, 0 and 0.5 ({row[str(columns.label_0)]})")
+        label = shortened(row[str(columns.preferred or columns.label_0)])
+        known = "1, 0 and 0.5" if columns.preferred is None else "the words that columns.values has"
+        raise BadRow(name, f"label is none of {known} ({label})")
     first, second = (decode_named(row[column], name, column, folder) for column in columns.images)
     winner, loser = (first, second) if order == FIRST else (second, first)
     return ImagePair(winner, loser, prompt)
@@ -77,22 +81,24 @@ def edges(data: Any, name: str, folder: Path | None) -> bytes:
     """
     if isinstance(data, Mapping):
         data = data.get("bytes") if data.get("bytes") is not None else data.get("path")
+    if isinstance(data, str) and (content := embedded_image(data)) is not None:
+        data = content
     length, ends = (
-        _ends_of_file(folder / data if folder is not None else Path(data))
+        _ends_of_file(data, folder)
         if isinstance(data, str | Path)
         else _ends_of_content(data, name)
     )
     return hashlib.sha256(length.to_bytes(8, "big") + ends).digest()
 
 
-def _ends_of_file(path: Path) -> tuple[int, bytes]:
+def _ends_of_file(path: str | Path, folder: Path | None) -> tuple[int, bytes]:
     try:
-        with path.open("rb", buffering=0) as stream:
+        with image_path(path, folder).open("rb", buffering=0) as stream:
             length = os.fstat(stream.fileno()).st_size
             first = stream.read(EDGE)
             stream.seek(max(0, length - EDGE))
             return length, first + stream.read(EDGE)
-    except OSError:
+    except (OSError, ValueError):
         return 0, b""
 
 

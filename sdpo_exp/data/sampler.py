@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -39,11 +40,29 @@ class BatchLayout:
         return self.micro_batch * self.accumulation * self.world
 
 
+class PairOrder(Protocol):
+    """An endless stream of pairs in which every position can be looked up by itself."""
+
+    def key(self, stream_position: int) -> PairKey:
+        """The pair at a position."""
+
+
+@runtime_checkable
+class OrdersPairs(Protocol):
+    """A source with an order of its own, such as a mixture."""
+
+    def order(self, seed: int) -> PairOrder:
+        """The training stream under a seed."""
+
+    def told_with(self, draws: int) -> str:
+        """What a run of so many draws makes of the source, in a line."""
+
+
 class StepSampler(Sampler[list[PairKey]]):
     """Batch sampler over `size` pairs for the steps `start_step`..`max_steps` - 1.
 
     `size` None: the source is an endless stream that shuffles itself, so a pair's row is its
-    position in the stream.
+    position in the stream. A source that has an order of its own gives it.
     """
 
     def __init__(
@@ -53,9 +72,10 @@ class StepSampler(Sampler[list[PairKey]]):
         layout: BatchLayout,
         max_steps: int,
         start_step: int = 0,
+        order: PairOrder | None = None,
     ) -> None:
         self.size, self.seed, self.layout = size, seed, layout
-        self.max_steps, self.start_step = max_steps, start_step
+        self.max_steps, self.start_step, self.order = max_steps, start_step, order
         self._order = lru_cache(maxsize=2)(self._shuffle)
 
     def __len__(self) -> int:
@@ -72,6 +92,8 @@ class StepSampler(Sampler[list[PairKey]]):
 
     def key(self, stream_position: int) -> PairKey:
         """The pair at a position of the endless stream."""
+        if self.order is not None:
+            return self.order.key(stream_position)
         if self.size is None:
             return PairKey(0, stream_position, stream_position)
         epoch, position = divmod(stream_position, self.size)

@@ -6,18 +6,18 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count, islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from sdpo_exp.bounds import HalfOpenUnit, NonNegativeFloat, NonNegativeInt, PositiveInt
-from sdpo_exp.data.columns import Columns, Part, Rules, select
-from sdpo_exp.data.files import absent_table
+from sdpo_exp.bounds import NonNegativeInt, PositiveInt
 from sdpo_exp.data.keyed import MOST_BAD_IN_A_ROW
 from sdpo_exp.data.passing import batches, open_passing
 from sdpo_exp.data.rows import edges, read_pair
+from sdpo_exp.data.table_source import TablePart
 from sdpo_exp.errors import UserError
 from sdpo_exp.types import ImagePair
 
@@ -32,7 +32,8 @@ class _Raw(NamedTuple):
     order: int
 
 
-class StreamPairs:
+@dataclass(eq=False)
+class StreamPairs(TablePart):
     """An endless stream of pairs, shuffled anew in every epoch; `source[i]` is its i-th pair.
 
     The order is that of `datasets`: files are shuffled, and rows within a buffer. Rows are read in
@@ -40,54 +41,34 @@ class StreamPairs:
     of a loader's workers reads the whole stream and decodes its own rows.
 
     Args:
-        path, columns, split, config, revision, min_margin, holdout, part: as for `TablePairs`; a
-            hub id that is not in the cache is read from the hub as it goes.
         skip_first: leave the table's first rows to a `StreamHead`; files then keep their order,
             which makes the shuffle more local. A holdout by caption does not.
         buffer_size: rows to shuffle among, in memory in each worker, as stored.
         seed: of the shuffle.
+        path, columns, split, config, revision, min_margin, holdout, part: `TablePart`'s; a hub id
+            that is not in the cache is read from the hub as it goes.
 
     Raises:
         UserError: no such data, or a column that is not there.
     """
 
-    endless = True
+    skip_first: NonNegativeInt = 0
+    buffer_size: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+    endless: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        path: str,
-        columns: Columns,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        min_margin: NonNegativeFloat | None = None,
-        holdout: HalfOpenUnit = 0.0,
-        part: Part = "all",
-        skip_first: NonNegativeInt = 0,
-        buffer_size: PositiveInt = 1000,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        self.path, self.columns = path, columns
-        self.rules = Rules(min_margin, holdout, part)
-        self.rules.check(columns, path, split)
-        stored, self.folder = open_passing(path, columns, split, config, revision)
-        self._stored = stored.skip(skip_first) if skip_first else stored
-        self._shuffled = self._stored.shuffle(seed=seed, buffer_size=buffer_size)
-        self._settings = (split, config, columns, self.rules, skip_first, buffer_size, seed)
+    def __post_init__(self) -> None:
+        """Open the table; nothing but its columns' names is read yet."""
+        super().__post_init__()
+        stored, self.columns, self.folder = open_passing(
+            self.path, self.columns, self.split, self.config, self.revision
+        )
+        self._stored = stored.skip(self.skip_first) if self.skip_first else stored
         self._rewind()
-        _log.info("%s (%s): an endless stream, shuffled within %d rows", path, split, buffer_size)
-
-    @classmethod
-    def absent(
-        cls,
-        path: str,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        **_: Any,
-    ) -> str | None:
-        """Why the data cannot be had, in one sentence, or None; loads nothing."""
-        return absent_table(path, revision, config, split)
+        _log.info(
+            "%s (%s): an endless stream, shuffled within %d rows",
+            *(self.path, self.split, self.buffer_size),
+        )
 
     def __len__(self) -> int:
         raise TypeError("a stream has no length")
@@ -126,7 +107,11 @@ class StreamPairs:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr(self._settings).encode())
+        table = (self.split, self.config, self.columns, self.rules)
+        choices = (*table, self.skip_first, self.buffer_size, self.seed)
+        digest = hashlib.sha256(repr(choices).encode())
+        if self.columns.preferred is not None:
+            digest.update(repr((self.columns.preferred, self.columns.values)).encode())
         for raw in islice(self._read(self._stored), _ROWS_IN_FINGERPRINT):
             row = raw.table.to_pylist()[0]
             digest.update(repr((row[self.columns.caption], raw.order)).encode())
@@ -149,16 +134,19 @@ class StreamPairs:
         self._rows = chain.from_iterable(self._epoch(epoch) for epoch in count())
 
     def _epoch(self, epoch: int) -> Iterator[_Raw]:
-        self._shuffled.set_epoch(epoch)
+        # A new one each time: `datasets` keeps the epoch of a set in memory that a loader's workers
+        # share, so each would move it under the others' hands.
+        shuffled = self._stored.shuffle(self.seed, buffer_size=self.buffer_size)
+        shuffled.set_epoch(epoch)
         empty = True
-        for raw in self._read(self._shuffled):
+        for raw in self._read(shuffled):
             empty = False
             yield raw
         if empty:
             raise UserError(f"{self.path}: no pair left in the whole stream")
 
     def _read(self, stored: Any) -> Iterator[_Raw]:
-        for table in batches(stored, self.path):
-            chosen = select(table, self.columns, self.rules)
+        for table in batches(stored, self.path, self.columns.caption):
+            chosen = self.select(table, passing=True)
             for row, order in zip(chosen.rows.tolist(), chosen.order.tolist(), strict=True):
                 yield _Raw(table.slice(row, 1), order)

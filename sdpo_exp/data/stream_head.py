@@ -3,60 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from sdpo_exp.bounds import NonNegativeFloat, PositiveInt
-from sdpo_exp.data.columns import Columns, Rules, select
-from sdpo_exp.data.files import absent_table
+from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.data.passing import batches, open_passing
 from sdpo_exp.data.rows import edges, read_pair
+from sdpo_exp.data.table_source import TableSource
 from sdpo_exp.errors import UserError
 from sdpo_exp.types import ImagePair
 
 
-class StreamHead:
+@dataclass(eq=False)
+class StreamHead(TableSource):
     """The pairs among the first rows of a stream, in memory: held-out pairs for `StreamPairs`.
 
     Args:
-        path, columns, split, config, revision, min_margin: as for `StreamPairs`.
         rows: rows to read; give the same number to the stream's `skip_first`.
+        path, columns, split, config, revision, min_margin: `TableSource`'s; a hub id that is not in
+            the cache is read from the hub.
 
     Raises:
         UserError: no such data, a column that is not there, or no pair among the rows.
     """
 
-    def __init__(
-        self,
-        path: str,
-        columns: Columns,
-        rows: PositiveInt,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        min_margin: NonNegativeFloat | None = None,
-    ) -> None:
-        self.path, self.columns = path, columns
-        rules = Rules(min_margin)
-        rules.check(columns, path, split)
-        stored, self.folder = open_passing(path, columns, split, config, revision)
-        self.table = pa.concat_tables(list(batches(stored.take(rows), path)))
-        self.chosen = select(self.table, columns, rules)
-        if not len(self.chosen.rows):
-            raise UserError(f"{path}: no pair among the first {rows} rows")
+    rows: PositiveInt = field(kw_only=True)
 
-    @classmethod
-    def absent(
-        cls,
-        path: str,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        **_: Any,
-    ) -> str | None:
-        """Why the data cannot be had, in one sentence, or None; loads nothing."""
-        return absent_table(path, revision, config, split)
+    def __post_init__(self) -> None:
+        """Read the rows."""
+        super().__post_init__()
+        stored, self.columns, self.folder = open_passing(
+            self.path, self.columns, self.split, self.config, self.revision
+        )
+        self.table = pa.concat_tables(
+            list(batches(stored.take(self.rows), self.path, self.columns.caption))
+        )
+        self.chosen = self.select(self.table)
+        if not len(self.chosen.rows):
+            raise UserError(f"{self.path}: no pair among the first {self.rows} rows")
 
     def __len__(self) -> int:
         return len(self.chosen.rows)

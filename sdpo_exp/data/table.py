@@ -4,82 +4,65 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sdpo_exp.bounds import HalfOpenUnit, NonNegativeFloat, PositiveInt
-from sdpo_exp.data.columns import Columns, Part, Rules, Selection, account, select
-from sdpo_exp.data.files import absent_table, find_table, open_table
+from sdpo_exp.bounds import PositiveInt, Template
+from sdpo_exp.data.columns import Selection, account
+from sdpo_exp.data.files import find_table
+from sdpo_exp.data.holdout import lone_caption
+from sdpo_exp.data.opening import open_table
 from sdpo_exp.data.rows import edges, read_pair
-from sdpo_exp.errors import UserError
+from sdpo_exp.data.table_source import TablePart
+from sdpo_exp.data.templates import check_template, template_mark, with_template
+from sdpo_exp.errors import NoPairLeft
 from sdpo_exp.types import ImagePair
 
 _log = logging.getLogger(__name__)
 _SAMPLED_IMAGES = 1_000
 
 
-class TablePairs:
+@dataclass(eq=False)
+class TablePairs(TablePart):
     """Pairs of a table in the table's order, without ties.
 
     Rows are chosen from captions and numbers alone; images are read one row at a time, where they
     are asked for. A row that cannot be used raises `BadRow` then.
 
     Args:
-        path: a parquet, arrow, csv or jsonl file, a folder of them, a folder of
-            `datasets.save_to_disk`, or a hub id.
-        columns: which column is what.
-        split: the split's name in file or folder names; a lone file is `train`.
-        config: folder of a configuration inside the dataset; null: the whole dataset.
-        revision: branch, tag or commit of a hub id; null: its default branch.
-        min_margin: drop rows whose winner is better by less; needs a margin or scores.
-        holdout, part: split by a hash of the caption: `train` and `validation` share no caption.
         max_samples: stop after so many pairs; null: all.
         cache_dir: where `datasets` keeps its arrow copy; null: as HF_DATASETS_CACHE says.
+        template: what prompts are made of, such as `a photo of {caption}`; null: captions.
+        path, columns, split, config, revision, min_margin, holdout, part: `TablePart`'s.
 
     Raises:
         UserError: no such data, a column that is not there, or no pair left.
     """
 
-    def __init__(
-        self,
-        path: str,
-        columns: Columns,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        min_margin: NonNegativeFloat | None = None,
-        holdout: HalfOpenUnit = 0.0,
-        part: Part = "all",
-        max_samples: PositiveInt | None = None,
-        cache_dir: str | None = None,
-    ) -> None:
-        rules = Rules(min_margin, holdout, part)
-        rules.check(columns, path, split)
-        self.path, self.split, self.columns = path, split, columns
-        found = find_table(path, revision, config, split)
-        self.folder = found.folder
-        table = open_table(found, split, cache_dir)
-        columns.check(table.column_names, path)
-        self._table = table.select_columns(list(dict.fromkeys(columns.named.values())))
-        self._table = self._table.with_format("arrow")
-        self.counts = self._choose(select(self._columns_of_all(), columns, rules), max_samples)
-        _log.info("%s", self.description)
+    max_samples: PositiveInt | None = None
+    cache_dir: str | None = None
+    template: Template | None = None
 
-    @classmethod
-    def absent(
-        cls,
-        path: str,
-        split: str = "train",
-        config: str | None = None,
-        revision: str | None = None,
-        **_: Any,
-    ) -> str | None:
-        """Why the data cannot be had, in one sentence, or None; loads nothing."""
-        return absent_table(path, revision, config, split)
+    def __post_init__(self) -> None:
+        """Map the table into memory and choose its rows."""
+        super().__post_init__()
+        check_template(self.template)
+        found = find_table(self.path, self.revision, self.config, self.split)
+        self.folder = found.folder
+        self._table, self.columns, assumed = open_table(
+            found, self.columns, self.split, self.path, self.cache_dir
+        )
+        whole = self._columns_of_all()
+        self.counts = self._choose(self.select(whole, whole=True))
+        if assumed is not None:
+            _log.info("%s", assumed)
+        _log.info("%s", self.description)
 
     @property
     def description(self) -> str:
@@ -98,7 +81,8 @@ class TablePairs:
         """
         row = self._row(index)
         order = int(self.order[index])
-        return read_pair(row, self.columns, order, self.row_name(index), self.folder)
+        pair = read_pair(row, self.columns, order, self.row_name(index), self.folder)
+        return with_template(pair, self.template)
 
     def row_name(self, index: int) -> str:
         """`<path> row <index in the table>`."""
@@ -115,7 +99,7 @@ class TablePairs:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(self.order.tobytes())
+        digest = hashlib.sha256(template_mark(self.template) + self.order.tobytes())
         captions = self._columns_of_all()[self.columns.caption].take(self.rows)
         for start in range(0, len(self), 10_000):
             digest.update(repr(captions[start : start + 10_000].to_pylist()).encode())
@@ -131,20 +115,23 @@ class TablePairs:
     def _lengths(self, name: str) -> NDArray[np.int64]:
         """Byte lengths of the stored images, -1 for none: of offsets only, no image is read."""
         column = self._columns_of_all()[name]
-        if "struct" in str(column.type):
-            column = pc.struct_field(column, "bytes")
+        if pa.types.is_struct(column.type):
+            inside = [column.type.field(i).name for i in range(column.type.num_fields)]
+            column = pc.struct_field(column, "bytes" if "bytes" in inside else inside[0])
         if "binary" not in str(column.type):
             return np.empty(0, np.int64)
         lengths = pc.binary_length(column).cast("int64").fill_null(-1)
         return np.asarray(lengths.to_numpy(), np.int64)[self.rows]
 
-    def _choose(self, chosen: Selection, max_samples: int | None) -> dict[str, int]:
-        self.rows, self.order = chosen.rows[:max_samples], chosen.order[:max_samples]
+    def _choose(self, chosen: Selection) -> dict[str, int]:
+        self.rows = chosen.rows[: self.max_samples]
+        self.order = chosen.order[: self.max_samples]
         counts = {**chosen.counts, "kept": len(self.rows)}
         if len(self.rows) < chosen.counts["kept"]:
             counts["beyond max_samples"] = chosen.counts["kept"] - len(self.rows)
         if not len(self.rows):
-            raise UserError(f"{self.path} ({self.split}): no pair left ({account(counts)})")
+            why = f"{self.path} ({self.split}): no pair left ({account(counts)})"
+            raise NoPairLeft(f"{why}{lone_caption(counts['other part'])}")
         return counts
 
     def _columns_of_all(self) -> Any:

@@ -83,8 +83,8 @@ def draw_batch(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
 
 def draw_in_batches(
     pipeline: Any, draws: Sequence[Draw], settings: DrawSettings, batch: int
-) -> Iterator[tuple[Draw, Image.Image]]:
-    """Each of `draws` with its 8-bit image, `batch` of them at a time.
+) -> Iterator[list[tuple[Draw, Image.Image]]]:
+    """Each of `draws` with its 8-bit image, in lists of `batch` and what is left.
 
     Raises:
         UserError: as `draw_batch`, or the device's memory is too small.
@@ -98,7 +98,7 @@ def draw_in_batches(
                 f"batch={batch}: the device's memory is too small for so many images at once; give "
                 "a smaller batch. Images that are written stay."
             ) from None
-        yield from zip(part, pictures, strict=True)
+        yield list(zip(part, pictures, strict=True))
 
 
 def as_pictures(images: NDArray[np.float32]) -> list[Image.Image]:

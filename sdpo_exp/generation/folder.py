@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdpo_exp.errors import UserError, first_line
-from sdpo_exp.manifests import read_entries
+from sdpo_exp.evaluation.manifests import MANIFEST_FILE, manifest_in, read_entries
+from sdpo_exp.evaluation.pairing import ImageKey
 from sdpo_exp.whole_files import write_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sdpo_exp.types import Prompt
 
 SETTINGS_FILE = "generation.json"
-MANIFEST_FILE = "manifest.json"
 _IMAGES = "images"
 
 
@@ -124,19 +124,26 @@ class ImageFolder:
             index, _, seed = file.stem.partition("_seed")
             if (prompt := by_index.get(int(index))) is None:
                 continue
-            rows.append(
-                {
-                    "prompt": prompt.text,
-                    "gen_image_path": str(file.relative_to(self.folder)),
-                    "raw_image_path": "",
-                    "metadata": dict(prompt.labels),
-                    "set": set_name,
-                    "index": prompt.index,
-                    "seed": int(seed),
-                }
-            )
+            key = ImageKey(set_name, prompt.index, int(seed))
+            path = str(file.relative_to(self.folder))
+            rows.append(manifest_entry(prompt.text, path, prompt.labels, key))
         write_json(self.folder / MANIFEST_FILE, rows)
         return len(rows)
+
+
+def manifest_entry(
+    prompt: str, path: str, labels: Mapping[str, str], key: ImageKey
+) -> dict[str, Any]:
+    """An image's entry in a manifest; `path` is relative to the manifest's folder."""
+    return {
+        "prompt": prompt,
+        "gen_image_path": path,
+        "raw_image_path": "",
+        "metadata": dict(labels),
+        "set": key.set,
+        "index": key.prompt,
+        "seed": key.seed,
+    }
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -156,14 +163,14 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Images of our own manifest, or of a public one, by its file or the folder around it.
+    """Images of our own manifest, of a public one or of a CSV, by its file or the folder around it.
 
     See `manifests.read_entries` for the rules.
 
     Raises:
         UserError: no manifest, a broken one, one without images, or an image that is not there.
     """
-    file = path / MANIFEST_FILE if path.is_dir() else path
+    file = manifest_in(path) if path.is_dir() else path
     entries, by_index, dropped = read_entries(file)
     images = [
         ImageRecord(*entry.image, entry.prompt, entry.labels, _found(file, entry.path))

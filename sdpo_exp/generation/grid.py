@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,37 +14,65 @@ _GAP = 4
 _VISIBLE_SIDE = 128
 
 
-def make_grid(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
+def make_grid(
+    rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()
+) -> Image.Image:
     """Rows of equally many images of one size, one below the other, small ones magnified.
 
-    A single row has no label. Rows of more than eight images go on below, all of them together.
+    A single row has no label, unless there are captions. Rows of more than eight images go on
+    below, all of them together.
+
+    Args:
+        rows: by label.
+        captions: of the columns, below them; empty: none.
     """
     width, height = next(iter(rows.values()))[0].size
     scale = max(1, _VISIBLE_SIDE // min(width, height))
     tile = (width * scale, height * scale)
-    lines = list(_lines(rows))
-    margin = _label_width(rows) if len(rows) > 1 else 0
-    columns = max(len(images) for _, images in lines)
-    size = (margin + columns * (tile[0] + _GAP) + _GAP, len(lines) * (tile[1] + _GAP) + _GAP)
-    grid = Image.new("RGB", size, "white")
-    for line, (label, images) in enumerate(lines):
-        top = _GAP + line * (tile[1] + _GAP)
-        if margin:
-            place = (_GAP, top + tile[1] // 2)
-            ImageDraw.Draw(grid).text(place, label, "black", ImageFont.load_default())
-        for column, image in enumerate(images):
-            left = margin + _GAP + column * (tile[0] + _GAP)
-            grid.paste(image.resize(tile, Image.Resampling.NEAREST), (left, top))
+    below = _Captions(captions, tile[0]) if captions else None
+    margin = _label_width(rows) if len(rows) > 1 or captions else 0
+    longest = max(len(images) for images in rows.values())
+    step = len(rows) * (tile[1] + _GAP) + (below.height if below else 0)
+    blocks = -(-longest // _COLUMNS)
+    columns = min(longest, _COLUMNS)
+    grid = Image.new(
+        "RGB", (margin + columns * (tile[0] + _GAP) + _GAP, blocks * step + _GAP), "white"
+    )
+    for block in range(blocks):
+        part = slice(block * _COLUMNS, (block + 1) * _COLUMNS)
+        for line, (label, images) in enumerate(rows.items()):
+            top = _GAP + block * step + line * (tile[1] + _GAP)
+            if margin:
+                _write(grid, (_GAP, top + tile[1] // 2), label)
+            for column, image in enumerate(images[part]):
+                left = margin + _GAP + column * (tile[0] + _GAP)
+                grid.paste(image.resize(tile, Image.Resampling.NEAREST), (left, top))
+        if below:
+            below.write(grid, margin + _GAP, (block + 1) * step - below.height, part)
     return grid
 
 
-def _lines(
-    rows: Mapping[str, Sequence[Image.Image]],
-) -> Iterator[tuple[str, Sequence[Image.Image]]]:
-    longest = max(len(images) for images in rows.values())
-    for start in range(0, longest, _COLUMNS):
-        for label, images in rows.items():
-            yield label, images[start : start + _COLUMNS]
+class _Captions:
+    """Texts below images of a width, in at most three lines each."""
+
+    def __init__(self, texts: Sequence[str], width: int) -> None:
+        size = max(11, width // 24)
+        self._font, self._width = ImageFont.load_default(size), width
+        letters = max(8, int(width / self._font.getlength("n")))
+        self._texts = [
+            "\n".join(textwrap.wrap(text, letters, max_lines=3, placeholder=" ..."))
+            for text in texts
+        ]
+        self.height = 4 * size + _GAP
+
+    def write(self, grid: Image.Image, left: int, top: int, part: slice) -> None:
+        for column, text in enumerate(self._texts[part]):
+            place = (left + column * (self._width + _GAP), top + _GAP)
+            _write(grid, place, text, self._font)
+
+
+def _write(grid: Image.Image, place: tuple[int, int], text: str, font: Any = None) -> None:
+    ImageDraw.Draw(grid).text(place, text, "black", font or ImageFont.load_default())
 
 
 def _label_width(labels: Mapping[str, Any]) -> int:

@@ -60,6 +60,9 @@ def latent_shape(pipeline: Any, height: int | None, width: int | None) -> tuple[
     Raises:
         UserError: the pipeline's denoiser does not say, or a size is no multiple of the VAE's.
     """
+    if (told := getattr(pipeline, "latent_shape", None)) is not None:
+        shape: tuple[int, int, int] = told(height, width)
+        return shape
     config = getattr(denoiser_of(pipeline), "config", None)
     channels, own = getattr(config, "in_channels", None), getattr(config, "sample_size", None)
     if channels is None or own is None:

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -77,9 +78,9 @@ class CellJob:
                 job_subdir_key="hydra.sweep.subdir",
                 hydra_context=self.context,
             )
-        if returned.status is JobStatus.FAILED:
+        error = returned._return_value
+        if returned.status is JobStatus.FAILED and not isinstance(error, CompactHydraException):
             # Not every exception survives the way home.
-            error = returned._return_value
             returned.return_value = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
         return returned
 

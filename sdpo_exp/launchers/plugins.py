@@ -17,10 +17,14 @@ from sdpo_exp.launchers.ray_launcher import RayLauncher
 from sdpo_exp.launchers.search_space import read_space
 from sdpo_exp.launchers.submitit_launcher import SubmititLauncher
 
-# Hydra builds no launcher whose `_target_` lies outside this package of names.
-_PREFIX = "hydra_plugins.sdpo_exp"
-_CLASSES: tuple[type[Plugin], ...] = (JoblibLauncher, SubmititLauncher, RayLauncher, OptunaSweeper)
-_TARGETS = {f"{_PREFIX}.{cls.__name__}": cls for cls in _CLASSES}
+PLUGINS: tuple[type[Plugin], ...] = (JoblibLauncher, SubmititLauncher, RayLauncher, OptunaSweeper)
+_SOURCES = {cls: f"{cls.__module__}.{cls.__name__}" for cls in PLUGINS}
+# Hydra 1.3 builds no launcher that is written under another package than this; 1.4 none that is
+# written under another name than its class's own.
+_MODULE = "hydra_plugins.sdpo_exp"
+for _cls in PLUGINS:
+    _cls.__module__ = _MODULE
+_TARGETS = {f"{_MODULE}.{cls.__name__}": cls for cls in PLUGINS}
 # By the class: the library to import, and the extra that installs it; joblib always is there.
 _NEEDS: dict[type[Plugin], tuple[str, str]] = {
     SubmititLauncher: ("submitit", "slurm"),
@@ -31,10 +35,8 @@ _NEEDS: dict[type[Plugin], tuple[str, str]] = {
 
 def register_plugins() -> None:
     """Let `hydra.launcher` and `hydra.sweeper` name our classes; imports no library of theirs."""
-    plugins = Plugins.instance()
-    for target, cls in _TARGETS.items():
-        plugins.register(cls)
-        plugins.class_name_to_class[target] = cls
+    for cls in PLUGINS:
+        Plugins.instance().register(cls)
 
 
 def plugin_problems(config: DictConfig) -> list[str]:
@@ -49,7 +51,7 @@ def plugin_problems(config: DictConfig) -> list[str]:
         cls = _TARGETS.get(str(node.get("_target_"))) if node is not None else None
         if cls is None:
             continue
-        problems += check_node(_under_its_own_name(node, cls), f"hydra.{part}")
+        problems += check_node(_named_by_its_source(node, cls), f"hydra.{part}")
         if cls in _NEEDS:
             try:
                 choice = config.hydra.runtime.choices[f"hydra/{part}"]
@@ -76,10 +78,10 @@ def search_corners(config: DictConfig, overrides: list[str]) -> list[list[str]]:
     return read_space(overrides, params.get("params")).corners()
 
 
-def _under_its_own_name(node: DictConfig, cls: type[Plugin]) -> DictConfig:
+def _named_by_its_source(node: DictConfig, cls: type[Plugin]) -> DictConfig:
     """The node with the `_target_` that the signature is read from."""
     content: Any = OmegaConf.to_container(node)
-    return OmegaConf.create({**content, "_target_": f"{cls.__module__}.{cls.__name__}"})
+    return OmegaConf.create({**content, "_target_": _SOURCES[cls]})
 
 
 def _metric_problems(config: DictConfig, metric: str) -> list[str]:

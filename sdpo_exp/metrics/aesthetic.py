@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -16,9 +15,7 @@ from sdpo_exp import hub
 from sdpo_exp.errors import UserError
 from sdpo_exp.metrics import files, weights
 from sdpo_exp.metrics.affine_head import affine_head
-from sdpo_exp.metrics.device import pick_device
-from sdpo_exp.metrics.full_precision import full_precision
-from sdpo_exp.metrics.preprocessing import pixels
+from sdpo_exp.metrics.frozen import FrozenScorer
 
 HEAD_FILE = "sac+logos+ava1-l14-linearMSE.pth"
 HEAD_SHA256 = "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0"
@@ -29,7 +26,7 @@ _SOURCE = "openai/clip-vit-large-patch14"
 _UNUSED = (r"text_model\..*", r"text_projection\.weight", "logit_scale", weights.POSITION_IDS)
 
 
-class AestheticScore:
+class AestheticScore(FrozenScorer):
     """Raw output of the head, about 1 to 10 and mostly 5 to 6.5; shown as it is.
 
     Args:
@@ -50,11 +47,8 @@ class AestheticScore:
         head: nn.Module,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._device = pick_device(device)
+        super().__init__(int(vision.config.image_size), device)
         self._vision, self._head = vision.to(self._device), head.to(self._device)
-        self._size = int(vision.config.image_size)
-        self.image_size: int | None = self._size
-        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
@@ -136,14 +130,10 @@ class AestheticScore:
         del prompts
         return 0
 
-    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
-        """See `Scorer.score`; the prompts change nothing."""
-        batch = pixels(images, prompts, self._size)
-        if not len(batch):
-            return torch.empty(0)
-        with full_precision(self._device):
-            found = self._vision(pixel_values=batch.to(self._device)).image_embeds
-            return self._head(F.normalize(found, dim=-1)).squeeze(-1).cpu()
+    def _measure(self, batch: Tensor, prompts: Sequence[str]) -> Tensor:
+        del prompts
+        found = self._vision(pixel_values=batch).image_embeds
+        return self._head(F.normalize(found, dim=-1)).squeeze(-1)
 
 
 def _locate_head(head: str | None, sha256: str | None) -> Path:

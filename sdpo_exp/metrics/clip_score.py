@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL.Image import Image
-from torch import Tensor
 
 from sdpo_exp.metrics import files, weights
 from sdpo_exp.metrics.open_clip_config import CONFIG_FILE, VIT_H_14, config_of
@@ -17,20 +15,10 @@ _SOURCE = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-class ClipScore:
-    """Raw cosine, about 0.30 to 0.38; shown times 100. Neither ViT-L/14's, nor clamped at 0.
-
-    Args:
-        cosine: the model.
-    """
+class ClipScore(OpenClipCosine):
+    """Raw cosine, about 0.30 to 0.38; shown times 100. Neither ViT-L/14's, nor clamped at 0."""
 
     name = "clip"
-    display_scale = 100.0
-
-    def __init__(self, cosine: OpenClipCosine) -> None:
-        self._cosine = cosine
-        self.image_size: int | None = cosine.image_size
-        self.origin: Mapping[str, Any] = {}
 
     @classmethod
     def from_pretrained(
@@ -74,12 +62,4 @@ class ClipScore:
         Raises:
             UserError: they do not fit.
         """
-        return cls(OpenClipCosine(state, config or VIT_H_14, "CLIP score", device))
-
-    def cut_prompts(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
-        return self._cosine.cut_prompts(prompts)
-
-    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
-        """See `Scorer.score`."""
-        return self._cosine(images, prompts)
+        return cls(state, config or VIT_H_14, "CLIP score", device)

@@ -156,6 +156,13 @@ def origin(source: str, *read: Path) -> dict[str, Any]:
     }
 
 
-def tokenizer_origin(source: str, folder: Path) -> dict[str, Any]:
-    """As `origin`, without the files."""
-    return {"source": source, "commit": hub.commit(folder)}
+def origin_with_tokenizer(source: str, file: Path, tokenizer: str, folder: Path) -> dict[str, Any]:
+    """As `origin`, and under `tokenizer` the same of a tokenizer, without its files.
+
+    Args:
+        source, file: of the weights.
+        tokenizer: hub id or folder, as given.
+        folder: where it was found.
+    """
+    words = {"source": tokenizer, "commit": hub.commit(folder)}
+    return {**origin(source, file), "tokenizer": words}

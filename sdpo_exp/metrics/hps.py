@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL.Image import Image
-from torch import Tensor
 
 from sdpo_exp import hub
 from sdpo_exp.errors import UserError
@@ -22,20 +20,23 @@ _STEMS: dict[Version, str] = {"v2.0": "HPS_v2_compressed", "v2.1": "HPS_v2.1_com
 _NAMES: dict[Version, str] = {"v2.0": "hpsv2", "v2.1": "hpsv21"}
 
 
-class HumanPreferenceScore:
+class HumanPreferenceScore(OpenClipCosine):
     """Raw cosine, about 0.25 to 0.31; shown times 100. v2.0 and v2.1 are different scales.
 
     Args:
-        cosine: the model.
+        state, config, device: `OpenClipCosine`'s.
         version: which of the two it is.
     """
 
-    display_scale = 100.0
-
-    def __init__(self, cosine: OpenClipCosine, version: Version) -> None:
-        self._cosine, self.name = cosine, _NAMES[version]
-        self.image_size: int | None = cosine.image_size
-        self.origin: Mapping[str, Any] = {}
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        config: Mapping[str, Any],
+        version: Version,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(state, config, f"HPS {version}", device)
+        self.name = _NAMES[version]
 
     @classmethod
     def from_pretrained(
@@ -95,15 +96,7 @@ class HumanPreferenceScore:
             UserError: they do not fit.
         """
         inner = state.get("state_dict", state)
-        return cls(OpenClipCosine(inner, config or VIT_H_14, f"HPS {version}", device), version)
-
-    def cut_prompts(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts have more than 77 tokens, ends included, and are cut."""
-        return self._cosine.cut_prompts(prompts)
-
-    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
-        """See `Scorer.score`."""
-        return self._cosine(images, prompts)
+        return cls(inner, config or VIT_H_14, version, device)
 
 
 def _names(version: Version) -> tuple[str, str]:

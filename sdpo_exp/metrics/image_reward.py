@@ -6,26 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers import BertTokenizer
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.metrics import files, weights
 from sdpo_exp.metrics.blip import BlipReward, BlipSizes, renamed
-from sdpo_exp.metrics.device import pick_device
-from sdpo_exp.metrics.full_precision import full_precision
-from sdpo_exp.metrics.preprocessing import pixels
-from sdpo_exp.metrics.text_length import count_longer
+from sdpo_exp.metrics.frozen import TokenizedScorer
 
 _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
-_CONTEXT = 35
-_SOURCE, _FILES = "THUDM/ImageReward", ("ImageReward.pt",)
-_TOKENIZER = "google-bert/bert-base-uncased"
 _UNUSED = (r"text\.embeddings\.position_ids", r"blip\.(vision|text)_proj\.(weight|bias)")
 
 
-class ImageReward:
+class ImageReward(TokenizedScorer):
     """Standardised reward, mostly -1 to 1.5; shown as it is. Prompts are cut at 35 tokens.
 
     Text embeddings cannot be kept: the text encoder looks at the image.
@@ -41,6 +34,10 @@ class ImageReward:
 
     name = "imagereward"
     display_scale = 1.0
+    SOURCE = "THUDM/ImageReward"
+    FILES = (("ImageReward.pt",),)
+    TOKENIZER = "google-bert/bert-base-uncased"
+    CONTEXT = 35
 
     def __init__(
         self, model: BlipReward, tokenizer: BertTokenizer, device: torch.device | str = "cpu"
@@ -53,18 +50,15 @@ class ImageReward:
                 f"ImageReward: the tokenizer has {len(tokenizer)} words with [DEC] and [ENC], the "
                 f"model {words}; give bert-base-uncased's"
             )
-        self._device = pick_device(device)
-        self._model, self._tokenizer = model.to(self._device), tokenizer
-        self._size = int(model.vision.config.image_size)
-        self.image_size: int | None = self._size
-        self.origin: Mapping[str, Any] = {}
+        super().__init__(tokenizer, int(model.vision.config.image_size), device)
+        self._model = model.to(self._device)
 
     @classmethod
     def from_pretrained(
         cls,
-        source: str = _SOURCE,
+        source: str = SOURCE,
         revision: str | None = None,
-        tokenizer: str = _TOKENIZER,
+        tokenizer: str = TOKENIZER,
         device: torch.device | str = "cpu",
     ) -> ImageReward:
         """The released model.
@@ -78,30 +72,13 @@ class ImageReward:
         Raises:
             UserError: one of the two cannot be had, or is another model's.
         """
-        file = files.locate_file(source, revision, _FILES)
+        file = files.locate_file(source, revision, cls.FILES[0])
         words = files.locate_tokenizer(tokenizer)
         scorer = cls.from_state_dict(
             weights.read(file), weights.pretrained(BertTokenizer, words), device=device
         )
-        scorer.origin = {
-            **files.origin(source, file),
-            "tokenizer": files.tokenizer_origin(tokenizer, words),
-        }
+        scorer.origin = files.origin_with_tokenizer(source, file, tokenizer, words)
         return scorer
-
-    @classmethod
-    def absent(
-        cls,
-        source: str = _SOURCE,
-        revision: str | None = None,
-        tokenizer: str = _TOKENIZER,
-        **_: Any,
-    ) -> str | None:
-        """Why `from_pretrained` would fail, a line per thing that is absent, or None."""
-        return files.together(
-            files.absent("metric.imagereward.source", source, revision, [_FILES]),
-            files.absent_tokenizer("metric.imagereward.tokenizer", tokenizer),
-        )
 
     @classmethod
     def from_state_dict(
@@ -121,24 +98,7 @@ class ImageReward:
         model = weights.build(lambda: BlipReward(sizes), ours, "ImageReward", _UNUSED)
         return cls(model, tokenizer, device)
 
-    def cut_prompts(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts have more than 35 tokens, ends included, and are cut."""
-        return count_longer(self._tokenizer, prompts, _CONTEXT)
-
-    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
-        """See `Scorer.score`."""
-        batch = pixels(images, prompts, self._size)
-        if not len(batch):
-            return torch.empty(0)
-        words = self._tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=_CONTEXT,
-            return_tensors="pt",
-        ).to(self._device)
-        with full_precision(self._device):
-            reward = self._model(
-                batch.to(self._device), words["input_ids"], words["attention_mask"]
-            )
-            return ((reward - _MEAN) / _STD).cpu()
+    def _measure(self, batch: Tensor, prompts: Sequence[str]) -> Tensor:
+        words = self._tokens(prompts)
+        reward = self._model(batch, words["input_ids"], words["attention_mask"])
+        return (reward - _MEAN) / _STD

@@ -7,21 +7,18 @@ from typing import Any
 
 import open_clip
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.metrics import weights
-from sdpo_exp.metrics.device import pick_device
-from sdpo_exp.metrics.full_precision import full_precision
-from sdpo_exp.metrics.preprocessing import pixels
+from sdpo_exp.metrics.frozen import FrozenScorer
 from sdpo_exp.metrics.text_cache import TextCache
 
 _CONTEXT = 77
 
 
-class OpenClipCosine:
-    """The two towers of one model, and open_clip's own tokenizer.
+class OpenClipCosine(FrozenScorer):
+    """The two towers of one model, and open_clip's own tokenizer; a subclass names the score.
 
     That tokenizer mends text first (quotes, entities, full-width letters), which transformers'
     does not: its ids are not PickScore's.
@@ -37,6 +34,8 @@ class OpenClipCosine:
             device.
     """
 
+    display_scale = 100.0
+
     def __init__(
         self,
         state: Mapping[str, Any],
@@ -46,9 +45,8 @@ class OpenClipCosine:
     ) -> None:
         if config.get("quick_gelu"):
             raise UserError(f"{what}: trained with exact GELU; the configuration has quick_gelu")
-        self._device = pick_device(device)
+        super().__init__(int(config["vision_cfg"]["image_size"]), device)
         self._model = weights.build(lambda: open_clip.CLIP(**config), state, what).to(self._device)
-        self.image_size = int(config["vision_cfg"]["image_size"])
         self._tokenizer = open_clip.SimpleTokenizer(context_length=_CONTEXT)
         self._texts = TextCache(self._encode)
 
@@ -59,11 +57,6 @@ class OpenClipCosine:
         """How many of the prompts have more than 77 tokens, ends included, and are cut."""
         return sum(len(self._tokenizer.encode(prompt)) + 2 > _CONTEXT for prompt in prompts)
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
-        """Cosines float32 (B,) on the CPU; see `Scorer.score`."""
-        batch = pixels(images, prompts, self.image_size)
-        if not len(batch):
-            return torch.empty(0)
-        with full_precision(self._device):
-            found = self._model.encode_image(batch.to(self._device), normalize=True)
-            return (found * self._texts(prompts)).sum(-1).cpu()
+    def _measure(self, batch: Tensor, prompts: Sequence[str]) -> Tensor:
+        found = self._model.encode_image(batch, normalize=True)
+        return (found * self._texts(prompts)).sum(-1)

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sdpo_exp import hub
 from sdpo_exp.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 _WITHOUT_WEIGHTS = ("tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
 _WEIGHTS = re.compile(

@@ -1,4 +1,4 @@
-"""Forward processes: variance-preserving (epsilon and v prediction) and rectified flow.
+"""The variance-preserving forward process, with epsilon and v prediction.
 
 Arithmetic is float32 whatever the latents' dtype; results come back in the latents' dtype, so
 that only the model's input is ever rounded.
@@ -15,8 +15,17 @@ from torch import Tensor
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
-def _per_row(values: Tensor, like: Tensor) -> Tensor:
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) as (N, 1, ...), to go with `like` (N, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def last_step(low: int, high: int | None, steps: int) -> int:
+    """`high`, or all steps; what does not lie in 0..steps is refused."""
+    end = steps if high is None else high
+    if not 0 <= low < end <= steps:
+        raise ValueError(f"the model has {steps} training steps, 0 to {steps - 1}")
+    return end
 
 
 class VPProcess:
@@ -56,13 +65,26 @@ class VPProcess:
         """T, the length of the table."""
         return len(self.alphas_cumprod)
 
-    def sample_timesteps(self, uniform: Tensor) -> Tensor:
+    def sample_timesteps(self, uniform: Tensor, shape: Sequence[int] = ()) -> Tensor:
         """Integer timesteps (B,) in 0..T-1, uniform over the trained ones, from draws in [0, 1)."""
+        del shape
         # Move the table once; afterwards indexing stays on the device and never synchronises.
         if self.timesteps.device != uniform.device:
             self.timesteps = self.timesteps.to(uniform.device)
         count = len(self.timesteps)
         return self.timesteps[(uniform * count).long().clamp_max(count - 1)]
+
+    def within(self, low: int, high: int | None) -> VPProcess:
+        """The same process, trained on the timesteps from `low` to below `high` only.
+
+        Raises:
+            ValueError: the table is shorter, or none of the trained timesteps is among them.
+        """
+        end = last_step(low, high, self.num_timesteps)
+        kept = [t for t in self.timesteps.tolist() if low <= t < end]
+        if not kept:
+            raise ValueError(f"the model is trained on none of these: {self.timesteps.tolist()}")
+        return VPProcess(self.alphas_cumprod, self.prediction_type, kept)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """a_t x + s_t n, shape and dtype of `latents`."""
@@ -79,23 +101,5 @@ class VPProcess:
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         if self.alphas_cumprod.device != t.device:
             self.alphas_cumprod = self.alphas_cumprod.to(t.device)
-        alpha = _per_row(self.alphas_cumprod[t], like)
+        alpha = per_row(self.alphas_cumprod[t], like)
         return alpha.sqrt(), (1 - alpha).sqrt()
-
-
-class FlowProcess:
-    """x_t = (1 - t) x + t n with t in (0, 1), target n - x (rectified flow)."""
-
-    def sample_timesteps(self, uniform: Tensor) -> Tensor:
-        """Continuous times (B,): the draws themselves, kept away from the two ends."""
-        return uniform.float().clamp(1e-5, 1 - 1e-5)
-
-    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """(1 - t) x + t n, shape and dtype of `latents`."""
-        time = _per_row(t.float(), latents)
-        return torch.lerp(latents.float(), noise.float(), time).to(latents.dtype)
-
-    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """float32 velocity n - x; it differs between winner and loser."""
-        del t
-        return noise.float() - latents.float()

@@ -15,14 +15,17 @@ from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError
 from sdpo_exp.models import checkpoint_folder, lora, unet_file
-from sdpo_exp.models.family import check_unet, check_vae
+from sdpo_exp.models.families import (
+    Family,
+    check_vae,
+    unet_mismatch,
+)
 from sdpo_exp.models.forward_process import VPProcess
+from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
 from sdpo_exp.protocols import NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
-VaeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 TextDtype = Literal["float32", "bfloat16", "float16"]
-Latents = Literal["sample", "mode"]
 EmptyPrompt = Literal["encoded", "zeros"]
 
 
@@ -51,10 +54,8 @@ class LatentBackbone:
         UserError: a part cannot be had or does not fit; the message names it.
     """
 
-    PARTS: ClassVar[tuple[str, ...]]
+    FAMILY: ClassVar[Family]
     PIPELINE: ClassVar[type[DiffusionPipeline]]
-    ADDED_CONDITIONS: ClassVar[str | None]
-    LATENT_SCALE: ClassVar[float]
 
     def __init__(
         self,
@@ -88,8 +89,10 @@ class LatentBackbone:
         self.vae = self._load_vae()
         self._load_text(self._text_dtype)
         widths = [encoder.config.hidden_size for encoder in self._text_encoders()]
-        check_unet(self.denoiser, self.vae, sum(widths), type(self).__name__, self.ADDED_CONDITIONS)
-        check_vae(self.vae, self._vae_folder, self.folder, self.LATENT_SCALE)
+        channels = int(self.vae.config.latent_channels)
+        if problem := unet_mismatch(self.denoiser.config, channels, sum(widths), self.FAMILY):
+            raise UserError(problem)
+        check_vae(self.vae, self._vae_folder, self.folder, self.FAMILY)
 
     @classmethod
     def absent(
@@ -120,7 +123,7 @@ class LatentBackbone:
 
     @classmethod
     def _parts_needed(cls, vae: str | None) -> tuple[str, ...]:
-        return tuple(part for part in cls.PARTS if vae is None or part != "vae")
+        return tuple(part for part in cls.FAMILY.parts if vae is None or part != "vae")
 
     # -- loading --------------------------------------------------------------------------------
 
@@ -153,40 +156,18 @@ class LatentBackbone:
     def to(self, device: torch.device) -> None:
         """Move the frozen parts, each in its dtype."""
         # The plain method: diffusers' own warns about layers to keep in float32; there are none.
-        nn.Module.to(self.vae, device, self._vae_dtype_on(device))
+        nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
         for encoder in self._text_encoders():
             encoder.to(device)
-
-    def _vae_dtype_on(self, device: torch.device) -> torch.dtype:
-        if self._vae_dtype != "auto":
-            return getattr(torch, self._vae_dtype)
-        safe = not self.vae.config.force_upcast
-        return torch.float16 if safe and device.type == "cuda" else torch.float32
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), scaled as the UNet expects.
 
-        Outside any autocast: the VAE's own dtype is what counts.
-
         Raises:
             UserError: height or width is no multiple of the VAE's factor.
         """
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if pixels.shape[-1] % factor or pixels.shape[-2] % factor:
-            raise UserError(
-                f"resolution={pixels.shape[-1]}: the VAE works in blocks of {factor} pixels; give "
-                f"a multiple of {factor}, best the size that the model was made for"
-            )
-        with torch.autocast(pixels.device.type, enabled=False):
-            chunks = pixels.to(self.vae.dtype).split(self._encode_batch)
-            posteriors = [self.vae.encode(chunk).latent_dist for chunk in chunks]
-        mean = torch.cat([posterior.mean.float() for posterior in posteriors])
-        if self._latents == "sample":
-            std = torch.cat([posterior.std.float() for posterior in posteriors])
-            mean = mean + std * draw(mean.shape[1:]).to(mean)
-        shift = self.vae.config.shift_factor or 0.0
-        return (mean - shift) * self.vae.config.scaling_factor
+        return vae_latents(self.vae, pixels, self._latents, draw, self._encode_batch)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:

@@ -7,9 +7,7 @@ behave alike. LoRA: Hu et al., arXiv 2106.09685.
 from __future__ import annotations
 
 import copy
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,10 +18,9 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.models.target_names import check_targets, examples
 
 ADAPTER = "default"
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_EXAMPLES = 8
 
 
 def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
@@ -36,7 +33,8 @@ def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
     Raises:
         UserError: a target matches no module, or one that LoRA cannot adapt.
     """
-    _check_targets(denoiser, config.target_modules)
+    modules, adaptable = _names_of(denoiser)
+    check_targets(config.target_modules or (), modules, adaptable, type(denoiser).__name__)
     try:
         if hasattr(denoiser, "add_adapter"):
             denoiser.add_adapter(config, ADAPTER)  # type: ignore[operator]
@@ -44,7 +42,7 @@ def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
             inject_adapter_in_model(config, denoiser, ADAPTER)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"tuning.targets: {reason} {_examples(denoiser)}") from None
+        raise UserError(f"tuning.targets: {reason} {examples(adaptable)}") from None
 
 
 def has_adapters(denoiser: nn.Module) -> bool:
@@ -126,40 +124,8 @@ def _forget_adapters(plain: nn.Module) -> None:
         plain._hf_peft_config_loaded = False  # type: ignore[assignment]
 
 
-def _check_targets(denoiser: nn.Module, targets: str | Sequence[str] | None) -> None:
-    """peft is content when one of several targets matches; here each one has to."""
-    names = [name for name, _ in denoiser.named_modules() if name]
-    if isinstance(targets, str):
-        try:
-            unmatched = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
-        except re.error as error:
-            raise UserError(
-                f"tuning.targets={targets}: not a regular expression ({error})"
-            ) from None
-    else:
-        ends = [f".{name}" for name in names]
-        unmatched = [t for t in targets or () if not any(end.endswith(f".{t}") for end in ends)]
-    if unmatched:
-        what = ", ".join(sorted(unmatched))
-        raise UserError(
-            f"tuning.targets: no module of {type(denoiser).__name__} matches {what}. "
-            f"{_examples(denoiser)}"
-        )
-
-
-def _examples(denoiser: nn.Module) -> str:
-    """Names that LoRA could adapt, each ending once and the most common first."""
+def _names_of(denoiser: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of all modules, and of those that LoRA can adapt."""
+    modules = {name: module for name, module in denoiser.named_modules() if name}
     kinds = (nn.Linear, nn.Conv2d)
-    names = [name for name, module in denoiser.named_modules() if isinstance(module, kinds)]
-    first = {_ending(name): name for name in reversed(names)}
-    common = Counter(map(_ending, names)).most_common(_EXAMPLES)
-    return (
-        f"Its modules are named like {', '.join(first[ending] for ending, _ in common)}; give the "
-        "ends of names as a list, or a regular expression for whole names."
-    )
-
-
-def _ending(name: str) -> str:
-    """`blocks.0.to_out.0` -> `to_out.0`: the last part that is not a number, and what follows."""
-    found = re.search(r"[^.]*[A-Za-z_][^.]*(\.\d+)*$", name)
-    return found.group() if found else name
+    return list(modules), [name for name, module in modules.items() if isinstance(module, kinds)]

@@ -10,9 +10,9 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.models import checkpoint_folder
-from sdpo_exp.models.latent import EmptyPrompt, LatentBackbone, Latents, TextDtype, VaeDtype
+from sdpo_exp.models.families import SDXL
+from sdpo_exp.models.latent import LatentBackbone
 from sdpo_exp.models.stable_diffusion import token_ids
 from sdpo_exp.types import Conditioning, Geometry
 
@@ -26,52 +26,18 @@ class StableDiffusionXL(LatentBackbone):
     the pooled embedding (N, 1280) is the second encoder's projection.
 
     Args:
-        pretrained, revision, variant, vae, unet, latents, empty_prompt, vae_dtype, text_dtype,
-            encode_batch: `LatentBackbone`'s.
+        pretrained: hub id or folder.
         time_ids: `constant`: (R, R, 0, 0, R, R) for every image whatever its size and crop, as
             published; `true`: size and crop of the pair's winner, for both of its images.
+        options: `LatentBackbone`'s, by name.
     """
 
-    PARTS = (
-        "unet",
-        "vae",
-        "text_encoder",
-        "text_encoder_2",
-        "tokenizer",
-        "tokenizer_2",
-        "scheduler",
-    )
+    FAMILY = SDXL
     PIPELINE = StableDiffusionXLPipeline
-    ADDED_CONDITIONS = "text_time"
-    LATENT_SCALE = 0.13025
 
-    def __init__(
-        self,
-        pretrained: str,
-        revision: str | None = None,
-        variant: str | None = None,
-        vae: str | None = None,
-        unet: str | None = None,
-        latents: Latents = "sample",
-        empty_prompt: EmptyPrompt = "encoded",
-        vae_dtype: VaeDtype = "auto",
-        text_dtype: TextDtype = "float32",
-        encode_batch: PositiveInt = 8,
-        time_ids: TimeIds = "constant",
-    ) -> None:
+    def __init__(self, pretrained: str, *, time_ids: TimeIds = "constant", **options: Any) -> None:
         self._time_ids = time_ids
-        super().__init__(
-            pretrained,
-            revision,
-            variant,
-            vae,
-            unet,
-            latents,
-            empty_prompt,
-            vae_dtype,
-            text_dtype,
-            encode_batch,
-        )
+        super().__init__(pretrained, **options)
 
     def _load_text(self, dtype: torch.dtype) -> None:
         def part(kind: Any, name: str, *options: Any) -> Any:

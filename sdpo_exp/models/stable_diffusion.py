@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdpo_exp.models import checkpoint_folder
+from sdpo_exp.models.families import STABLE_DIFFUSION
 from sdpo_exp.models.latent import LatentBackbone
 from sdpo_exp.types import Conditioning
 
@@ -21,10 +22,8 @@ class StableDiffusion(LatentBackbone):
     Text states are the encoder's last hidden states after its final norm, (N, 77, 768) in SD 1.5.
     """
 
-    PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    FAMILY = STABLE_DIFFUSION
     PIPELINE = StableDiffusionPipeline
-    ADDED_CONDITIONS = None
-    LATENT_SCALE = 0.18215
 
     def _load_text(self, dtype: torch.dtype) -> None:
         self.tokenizer = checkpoint_folder.load_part(CLIPTokenizer, self.folder / "tokenizer")

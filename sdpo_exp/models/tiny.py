@@ -8,11 +8,9 @@ are the ones that real checkpoints take.
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -21,26 +19,20 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from sdpo_exp.errors import UserError
-from sdpo_exp.models import tiny_pipeline
 from sdpo_exp.models.forward_process import VPProcess
-from sdpo_exp.models.lora import merged
+from sdpo_exp.models.pixel_backbone import MAX_TOKENS, PixelBackbone
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
-from sdpo_exp.protocols import NoiseDraw
-from sdpo_exp.types import Conditioning, Geometry
+from sdpo_exp.types import Conditioning
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "tiny_base"
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
-MAX_TOKENS = 16
 WIDTH = 64
-UNSHUFFLE = 2
 
 
-class TinyBackbone:
-    """Denoiser, text encoder and forward process of the embedded world.
+class TinyBackbone(PixelBackbone):
+    """Denoiser, text encoder and forward process of the embedded world: a UNet that predicts v.
 
     Args:
         pretrained: a folder in the layout above; None takes the weights that ship with the
@@ -50,107 +42,25 @@ class TinyBackbone:
         UserError: the folder is missing or incomplete.
     """
 
-    def __init__(self, pretrained: str | None = None) -> None:
-        folder = EMBEDDED_WEIGHTS if pretrained is None else Path(pretrained)
-        _check_folder(folder)
-        unet = UNet2DConditionModel.from_pretrained(
-            folder / "unet",
-            torch_dtype=torch.float32,
-            low_cpu_mem_usage=False,  # the other way wants accelerate, and warns without it
-        )
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-        self._hold(unet, text, tokenizer, scheduler)
+    EMBEDDED: ClassVar[Path] = EMBEDDED_WEIGHTS
+    PARTS: ClassVar[tuple[str, ...]] = PARTS
+    PIPELINE: ClassVar[Any] = PixelShufflePipeline
+    NETWORK: ClassVar[Any] = UNet2DConditionModel
+    SCHEDULER: ClassVar[Any] = DDPMScheduler
+    FIRST_WEIGHT: ClassVar[str] = "conv_in.weight"
 
-    @classmethod
-    def from_parts(
-        cls,
-        denoiser: UNet2DConditionModel,
-        text_encoder: CLIPTextModel,
-        tokenizer: PreTrainedTokenizerFast,
-        scheduler: DDPMScheduler,
-    ) -> TinyBackbone:
-        """A backbone of parts in memory."""
-        backbone = cls.__new__(cls)
-        backbone._hold(denoiser, text_encoder, tokenizer, scheduler)
-        return backbone
+    def _hold(self, denoiser: nn.Module, *parts: Any) -> None:
+        super()._hold(nn.Module.to(denoiser, memory_format=torch.channels_last), *parts)
 
-    def _hold(
-        self,
-        denoiser: UNet2DConditionModel,
-        text_encoder: CLIPTextModel,
-        tokenizer: PreTrainedTokenizerFast,
-        scheduler: DDPMScheduler,
-    ) -> None:
-        self.denoiser = denoiser.to(memory_format=torch.channels_last)
-        self.text_encoder = text_encoder.requires_grad_(False).eval()
-        self.tokenizer, self.scheduler = tokenizer, scheduler
-        self.process = VPProcess(scheduler.alphas_cumprod, scheduler.config.prediction_type)
-
-    def to(self, device: torch.device) -> None:
-        """Move the text encoder; the denoiser moves with the module that trains it."""
-        self.text_encoder.to(device)
-
-    def encode_images(self, pixels: Tensor, draw: NoiseDraw | None = None) -> Tensor:
-        """(N, 3, 32, 32) in [-1, 1] -> (N, 12, 16, 16); orthonormal, so errors keep their size."""
-        del draw
-        return functional.pixel_unshuffle(pixels, UNSHUFFLE)
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Exact inverse of `encode_images`."""
-        return functional.pixel_shuffle(latents, UNSHUFFLE)
-
-    def encode_prompts(
-        self, prompts: Sequence[str], geometry: Sequence[Geometry] = ()
-    ) -> Conditioning:
-        """`{"text": (N, 16, 64)}`, the encoder's last hidden states."""
-        del geometry
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        )
-        device = self.text_encoder.device
-        return {"text": self.text_encoder(tokens.input_ids.to(device)).last_hidden_state}
+    def _process(self) -> VPProcess:
+        config = self.scheduler.config
+        return VPProcess(self.scheduler.alphas_cumprod, config.prediction_type)
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """v-prediction (N, 12, 16, 16) of `network` at integer timesteps t (N,)."""
-        dtype = _base_dtype(network)
+        dtype = self.base_dtype(network)
         x_t = x_t.to(dtype).contiguous(memory_format=torch.channels_last)
         return network(x_t, t, encoder_hidden_states=cond["text"].to(dtype)).sample
-
-    def pipeline(self, network: nn.Module | None = None) -> PixelShufflePipeline:
-        """A diffusers pipeline around `network`, by default the denoiser; it shares the parts.
-
-        It computes in float32: of a network in half precision it gets a copy.
-        """
-        network = network or self.denoiser
-        if _base_dtype(network) != torch.float32:
-            network = nn.Module.to(copy.deepcopy(network), torch.float32)
-        pipeline = PixelShufflePipeline(network, self.text_encoder, self.tokenizer, self.scheduler)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-
-    def save(self, folder: Path) -> None:
-        """Write a diffusers pipeline folder, which loads with or without this package.
-
-        Without it: `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`, which runs
-        the folder's `pipeline.py`. Adapters are merged into the weights.
-        """
-        self.pipeline(merged(self.denoiser)).save_pretrained(folder)
-        shutil.copyfile(tiny_pipeline.__file__, folder / "pipeline.py")
-        index_file = folder / "model_index.json"
-        index = json.loads(index_file.read_text())
-        index["_class_name"] = ["pipeline", index["_class_name"]]
-        index_file.write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _base_dtype(network: nn.Module) -> torch.dtype:
-    """Of the weights, whatever adapters they carry."""
-    return network.get_parameter("conv_in.weight").dtype
 
 
 def build_tiny(vocabulary: Sequence[str]) -> TinyBackbone:
@@ -231,13 +141,3 @@ def build_scheduler() -> DDPMScheduler:
         prediction_type="v_prediction",
         clip_sample=False,
     )
-
-
-def _check_folder(folder: Path) -> None:
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise UserError(
-            f"model.pretrained={folder}: no such model folder, or it lacks {', '.join(missing)}. "
-            "Give a folder with unet/, text_encoder/, tokenizer/ and scheduler/, or leave "
-            "model.pretrained=null for the weights that ship with the package."
-        )

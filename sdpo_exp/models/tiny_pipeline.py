@@ -1,6 +1,6 @@
-"""The diffusers pipeline of a pixel-shuffle model: text to 32 px images, no VAE.
+"""The diffusers pipelines of pixel-shuffle models: text to 32 px images, no VAE.
 
-diffusers has no pipeline class for a text-conditional UNet without a VAE, so this one is ours; the
+diffusers has no pipeline class for a text-conditional network without a VAE, so these are ours; the
 parts are all diffusers' and transformers' own classes. An exported folder carries a copy of this
 file as `pipeline.py`, which therefore imports nothing of `sdpo_exp`: the folder loads without it.
 """
@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
+from diffusers import (
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from diffusers.schedulers import DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -81,10 +87,9 @@ class PixelShufflePipeline(DiffusionPipeline):
         x = self._start(len(prompts), generator, latents)
         text = self._encode(prompts)
         unguided = None if guidance_scale == 1.0 else self._encode(against)
-        self.scheduler.set_timesteps(num_inference_steps)
-        x = x * self.scheduler.init_noise_sigma
+        x = x * self._prepare(num_inference_steps)
         for t in self.progress_bar(self.scheduler.timesteps):
-            scaled = self.scheduler.scale_model_input(x, t)
+            scaled = self._scaled(x, t)
             prediction = self._predict(scaled, t, text)
             if unguided is not None:
                 against_it = self._predict(scaled, t, unguided)
@@ -99,16 +104,29 @@ class PixelShufflePipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None,
         latents: Tensor | None,
     ) -> Tensor:
-        config = self.unet.config
+        config = self.network.config
         shape = (count, config.in_channels, config.sample_size, config.sample_size)
         if latents is None:
-            device, dtype = self.device, self.unet.dtype
+            device, dtype = self.device, self.network.dtype
             return randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         if latents.shape != shape:
             raise ValueError(f"latents must be {shape}, got {tuple(latents.shape)}")
-        return latents.to(self.device, self.unet.dtype)
+        return latents.to(self.device, self.network.dtype)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
+    @property
+    def network(self) -> Any:
+        """The denoiser."""
+        return self.unet
+
+    def _prepare(self, steps: int) -> float:
+        """Set the steps; what the noise is multiplied by at the first of them."""
+        self.scheduler.set_timesteps(steps)
+        return float(self.scheduler.init_noise_sigma)
+
+    def _scaled(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.scheduler.scale_model_input(x, t)
+
+    def _encode(self, prompts: list[str]) -> Any:
         tokens = self.tokenizer(
             prompts,
             padding="max_length",
@@ -117,11 +135,60 @@ class PixelShufflePipeline(DiffusionPipeline):
             return_tensors="pt",
         )
         ids = tokens.input_ids.to(self.text_encoder.device)
-        return self.text_encoder(ids).last_hidden_state
+        return self.text_encoder(ids)
 
-    def _predict(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.unet(x, t.expand(len(x)).to(x.device), encoder_hidden_states=text).sample
+    def _predict(self, x: Tensor, t: Tensor, text: Any) -> Tensor:
+        x, states = x.contiguous(memory_format=torch.channels_last), text.last_hidden_state
+        return self.unet(x, t.expand(len(x)).to(x.device), encoder_hidden_states=states).sample
+
+
+class PixelShuffleFlowPipeline(PixelShufflePipeline):
+    """Text to image by a joint-attention transformer that predicts velocity.
+
+    Args:
+        transformer: predicts noise minus image from (N, 12, 16, 16), 1000 t and text states.
+        text_encoder: its last hidden states, and their pooled one, are what the transformer reads.
+        tokenizer: pads and cuts to its `model_max_length`.
+        scheduler: FlowMatchEulerDiscreteScheduler, or another that takes `sigmas`; steps are even
+            in t before its shift.
+    """
+
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerFast,
+        scheduler: Any,
+    ) -> None:
+        DiffusionPipeline.__init__(self)
+        self.register_modules(
+            transformer=transformer,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+        )
+
+    @property
+    def network(self) -> Any:
+        """The denoiser."""
+        return self.transformer
+
+    def _prepare(self, steps: int) -> float:
+        # Without these the last two of its own steps are 0.001 apart.
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps))
+        return 1.0
+
+    def _scaled(self, x: Tensor, t: Tensor) -> Tensor:
+        del t
+        return x
+
+    def _predict(self, x: Tensor, t: Tensor, text: Any) -> Tensor:
+        return self.transformer(
+            hidden_states=x,
+            timestep=t.expand(len(x)).to(x.device),
+            encoder_hidden_states=text.last_hidden_state,
+            pooled_projections=text.pooler_output,
+        ).sample
 
 
 def _repeat(prompt: str | list[str], times: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -12,40 +12,30 @@ from torch import nn
 
 from sdpo_exp.bounds import HalfOpenUnit, NonNegativeInt, PositiveFloat, PositiveInt
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.lora import ATTENTION, add_adapters
+from sdpo_exp.models.lora import add_adapters
+from sdpo_exp.models.target_names import ATTENTION
 
 BaseDtype = Literal["float32", "bfloat16", "float16"]
 Targets = Annotated[str, MinLen(1)] | Annotated[list[str], MinLen(1)] | None
 
 
-class FullTuning:
-    """All weights, kept as float32 masters whatever the autocast dtype.
+@dataclass(eq=False, kw_only=True)
+class Tuning:
+    """How networks are executed, whatever of them is trained; a subclass adds `apply`.
 
     Args:
         gradient_checkpointing: recompute activations in the backward pass: less memory, about a
             third more time, equal gradients.
         compile: `torch.compile` policy and reference, in place.
         compile_backend: of `torch.compile`.
-        channels_last: convolution weights in channels-last layout, which is the faster one on
-            accelerators, and often on CPUs.
+        channels_last: convolution weights in channels-last layout, often the faster one on CPUs;
+            docs/gpu.md has what it did on a GPU.
     """
 
-    def __init__(
-        self,
-        gradient_checkpointing: bool = False,
-        compile: bool = False,
-        compile_backend: str = "inductor",
-        channels_last: bool = False,
-    ) -> None:
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile, self.compile_backend = compile, compile_backend
-        self.channels_last = channels_last
-
-    def apply(self, denoiser: nn.Module) -> None:
-        """Make `denoiser` trainable in place."""
-        nn.Module.to(denoiser, torch.float32).requires_grad_(True).train()
-        if self.gradient_checkpointing:
-            _checkpoint_activations(denoiser)
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    compile_backend: str = "inductor"
+    channels_last: bool = False
 
     def prepare(self, network: nn.Module) -> None:
         """Memory layout and compilation, in place.
@@ -53,43 +43,45 @@ class FullTuning:
         Raises:
             UserError: torch has no such compile backend.
         """
-        _prepare(network, self.channels_last, self.compile_backend if self.compile else None)
+        if self.channels_last:
+            nn.Module.to(network, memory_format=torch.channels_last)
+        if self.compile:
+            _compile(network, self.compile_backend)
 
 
-class LoraTuning:
+class FullTuning(Tuning):
+    """All weights, as float32 masters whatever the autocast dtype; arguments are `Tuning`'s."""
+
+    def apply(self, denoiser: nn.Module) -> None:
+        """Make `denoiser` trainable in place."""
+        nn.Module.to(denoiser, torch.float32).requires_grad_(True).train()
+        if self.gradient_checkpointing:
+            _checkpoint_activations(denoiser)
+
+
+@dataclass(eq=False)
+class LoraTuning(Tuning):
     """Low-rank adapters beside a frozen base; what they compute is B A x * alpha / rank.
 
     Args:
         rank: rows of A and columns of B.
         alpha: numerator of the scale; equal to `rank` the scale is 1.
         targets: which modules are adapted: ends of their names as a list, or a regular expression
-            for whole names; None takes the attention's `to_q`, `to_k`, `to_v` and `to_out.0`.
+            for whole names; None takes the model's own `lora_targets`, and where it names none the
+            attention's `to_q`, `to_k`, `to_v` and `to_out.0`.
         dropout: before A, in the policy's pass only. Its masks come from torch's global stream,
             so with dropout a resumed run is a run of the same kind, not the same run to the bit.
-        gradient_checkpointing, compile, compile_backend, channels_last: as in `FullTuning`.
         base_dtype: of the frozen base. Adapters are float32 whatever it is.
         seed: of A. B starts at zero, so the first prediction is the base's.
+        gradient_checkpointing, compile, compile_backend, channels_last: `Tuning`'s, by name.
     """
 
-    def __init__(
-        self,
-        rank: PositiveInt = 16,
-        alpha: PositiveFloat = 16,
-        targets: Targets = None,
-        dropout: HalfOpenUnit = 0.0,
-        gradient_checkpointing: bool = False,
-        base_dtype: BaseDtype = "float32",
-        compile: bool = False,
-        compile_backend: str = "inductor",
-        channels_last: bool = False,
-        seed: NonNegativeInt = 0,
-    ) -> None:
-        self.rank, self.alpha, self.dropout, self.seed = rank, alpha, dropout, seed
-        self.targets: str | Sequence[str] = ATTENTION if targets is None else targets
-        self.base_dtype = getattr(torch, base_dtype)
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile, self.compile_backend = compile, compile_backend
-        self.channels_last = channels_last
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 16
+    targets: Targets = None
+    dropout: HalfOpenUnit = 0.0
+    base_dtype: BaseDtype = "float32"
+    seed: NonNegativeInt = 0
 
     def apply(self, denoiser: nn.Module) -> None:
         """Freeze `denoiser` and put adapters into it, in place.
@@ -98,32 +90,25 @@ class LoraTuning:
             UserError: the targets do not fit the model.
         """
         # The plain method: diffusers' own warns about modules that it has none of.
-        nn.Module.to(denoiser, self.base_dtype).requires_grad_(False).train()
+        nn.Module.to(denoiser, getattr(torch, self.base_dtype)).requires_grad_(False).train()
         # A stream of its own: A does not depend on what else was drawn while building.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            add_adapters(denoiser, self._config())
+            add_adapters(denoiser, self._config(denoiser))
         for parameter in denoiser.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if self.gradient_checkpointing:
             _checkpoint_activations(denoiser)
 
-    def prepare(self, network: nn.Module) -> None:
-        """Memory layout and compilation, in place.
-
-        Raises:
-            UserError: torch has no such compile backend.
-        """
-        _prepare(network, self.channels_last, self.compile_backend if self.compile else None)
-
-    def _config(self) -> LoraConfig:
-        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+    def _config(self, denoiser: nn.Module) -> LoraConfig:
+        own = getattr(denoiser, "lora_targets", ATTENTION)
+        targets = own if self.targets is None else self.targets
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            target_modules=targets,
+            target_modules=targets if isinstance(targets, str) else list(targets),
         )
 
 
@@ -135,11 +120,7 @@ def _checkpoint_activations(denoiser: nn.Module) -> None:
         raise UserError(f"tuning.gradient_checkpointing=true: {name} cannot; set false") from None
 
 
-def _prepare(network: nn.Module, channels_last: bool, backend: str | None) -> None:
-    if channels_last:
-        nn.Module.to(network, memory_format=torch.channels_last)
-    if backend is None:
-        return
+def _compile(network: nn.Module, backend: str) -> None:
     if isinstance(backend, str) and backend not in torch.compiler.list_backends(()):
         known = ", ".join(torch.compiler.list_backends())
         raise UserError(f"tuning.compile_backend={backend}: torch has {known}")

@@ -6,30 +6,34 @@ import csv
 import json
 import shutil
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-
-from sdpo_exp.statistics import estimate, paired_change
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
+
+from sdpo_exp.evaluation.statistics import estimate, paired_change
 
 Scores = Mapping[str, np.ndarray]
 EVALUATION_FILE = "evaluation.json"
-_COLUMNS, _ROWS = 4, 3
+PICTURE = "plots/before_after.png"
+_MOST = 12  # pairs that are shown
+_PIXEL_ART = 64  # pixels of a side, up to which four pairs stand beside each other
+_SMALL, _LARGE, _TEXT = 2.75, 6.5, 0.75  # inches: width of a pair, height of what is below it
 _GAP = 2  # pixels between the two images of a pair
+# Prompts are text: a dollar begins no formula.
+_PLAIN: dict[str, Any] = {"fontsize": 8, "parse_math": False}
 
 
 def write_evaluation(
     folder: Path, description: str, prompts: Sequence[str], base: Scores, tuned: Scores
 ) -> dict[str, Any]:
     """Write `scores.csv`, one row per model and prompt, and `evaluation.json`, their means.
+
+    Without scores the former has the prompts alone, and the latter is not written.
 
     Args:
         folder: of the run.
@@ -52,7 +56,8 @@ def write_evaluation(
         "n": len(prompts),
         "scores": {name: _compare(base[name], tuned[name]) for name in base},
     }
-    (folder / EVALUATION_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    if base:
+        (folder / EVALUATION_FILE).write_text(json.dumps(content, indent=2) + "\n")
     return content
 
 
@@ -69,18 +74,28 @@ def _compare(base: np.ndarray, tuned: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_samples(folder: Path, base: np.ndarray, tuned: np.ndarray) -> None:
+def write_samples(
+    folder: Path, prompts: Sequence[str], base: np.ndarray, tuned: np.ndarray
+) -> None:
     """Write the first dozen images one by one, as `base/<index>.png` and `tuned/<index>.png`.
+
+    Beside them `manifest.json`, in the public format, says their prompts: `evaluate` scores such a
+    folder.
 
     Args:
         folder: is emptied first.
-        base, tuned: images (n, H, W, 3) uint8 of the prompts of `scores.csv`, in its order.
+        prompts: n prompts, those of `scores.csv` in its order.
+        base, tuned: their images (n, H, W, 3) uint8.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for model, images in (("base", base), ("tuned", tuned)):
         (folder / model).mkdir(parents=True)
-        for index, pixels in enumerate(images[: _COLUMNS * _ROWS]):
-            Image.fromarray(pixels).save(folder / model / f"{index:04d}.png")
+        rows = []
+        for index, (prompt, pixels) in enumerate(zip(prompts[:_MOST], images, strict=False)):
+            file = f"{index:04d}.png"
+            Image.fromarray(pixels).save(folder / model / file)
+            rows.append({"prompt": prompt, "gen_image_path": file})
+        (folder / model / "manifest.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def plot_before_after(
@@ -89,30 +104,50 @@ def plot_before_after(
     base: np.ndarray,
     tuned: np.ndarray,
     scores: tuple[np.ndarray, np.ndarray] | None = None,
+    description: str = "",
 ) -> None:
-    """A picture of the first prompts: base on the left of each pair, tuned on the right.
+    """A picture of the first dozen prompts: base left, tuned right, scores and caption below.
 
     Args:
         path: of the PNG.
         prompts: n prompts.
         base, tuned: images (n, H, W, 3) uint8.
         scores: of base and tuned, each (n,), to print below the images.
+        description: of the images, below the title.
     """
-    figure, axes = plt.subplots(_ROWS, _COLUMNS, figsize=(11, 6.4), constrained_layout=True)
-    figure.suptitle("base (left) and tuned (right): same prompt, same noise", fontsize=11)
-    for index, axis in enumerate(axes.flat):
+    shown = min(len(prompts), _MOST)
+    large = base.shape[1] > _PIXEL_ART
+    columns = min(shown, 2 if large else 4)
+    rows = -(-shown // columns)
+    width = (_LARGE if large else _SMALL) * columns  # inches
+    height = width / columns * (base.shape[1] / (2 * base.shape[2]))
+    figure = Figure(figsize=(max(width, 5), rows * (height + _TEXT) + 0.4), layout="constrained")
+    title = f"base (left) and tuned (right): same prompt, same noise\n{description}".strip()
+    figure.suptitle(title, fontsize=10).set_parse_math(False)
+    for index, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.axis("off")
-        if index >= len(prompts):
+        if index >= shown:
             continue
-        gap = np.full((base.shape[1], _GAP, 3), 255, dtype=np.uint8)
-        axis.imshow(np.concatenate([base[index], gap, tuned[index]], axis=1))
-        axis.set_title("\n".join(textwrap.wrap(prompts[index], 34)), fontsize=8)
+        _show_pair(axis, base[index], tuned[index], large=large)
+        text = caption_of(prompts[index], 64 if large else 34)
         if scores is not None:
-            for where, values in zip((0.25, 0.75), scores, strict=True):
-                text = f"{values[index]:.2f}"
-                axis.text(
-                    where, -0.04, text, transform=axis.transAxes, ha="center", va="top", fontsize=8
-                )
+            text = "   ".join(f"{v[index]:.3g}" for v in scores) + f"\n{text}"
+        axis.text(0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", **_PLAIN)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with warnings.catch_warnings():
+        # Of letters that the font has not; they are shown as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=160 if large else 110)
+
+
+def caption_of(prompt: str, width: int) -> str:
+    """A prompt in at most three lines of `width` characters, its end left out where it is long."""
+    lines = textwrap.wrap(prompt, width, max_lines=3, placeholder=" ...")
+    return "\n".join(lines)
+
+
+def _show_pair(axis: Any, base: np.ndarray, tuned: np.ndarray, *, large: bool) -> None:
+    gap = np.full((base.shape[0], _GAP * (4 if large else 1), 3), 255, dtype=np.uint8)
+    # Small pictures are shown pixel by pixel, large ones smoothly.
+    how = "antialiased" if large else "nearest"
+    axis.imshow(np.concatenate([base, gap, tuned], axis=1), interpolation=how)

@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sdpo_exp.comparison import Category, Comparison, MetricAverage, ModelComparison
+from sdpo_exp.evaluation.outcomes import Category, Comparison, MetricAverage, ModelComparison
+from sdpo_exp.evaluation.statistics import Interval
 from sdpo_exp.reports.markdown import escaped, table
-from sdpo_exp.statistics import Interval
 
-_SCALED = "scaled: mean a, mean b"
+SCALED = "scaled: mean a, mean b"
 _HEADER = (
     "metric",
     "n prompts",
     "n images",
     "mean a",
     "mean b",
-    _SCALED,
+    SCALED,
     "difference [95 %]",
     "won / tied / lost",
     "win rate [95 %]",
@@ -85,8 +85,8 @@ def comparison_page(
         average = next((a for a in averages if a.model == model), None)
         lines += [f"## {escaped(model)} (b) against {escaped(base)} (a)", ""]
         lines += [*_model_table(own, average, scales or {}), ""]
-        if any(row.comparison.categories for row in own):
-            lines += [*table(_CATEGORY_HEADER, _categories(own)), ""]
+        if categories := category_rows(own):
+            lines += [*_escaped_table(categories, words=2), ""]
         if average is not None:
             lines += [*_correlations(average), ""]
     return "\n".join([*lines, *_terms(rows, averages)]) + "\n"
@@ -108,7 +108,23 @@ def _terms(rows: Sequence[ModelComparison], averages: Sequence[MetricAverage]) -
 def _model_table(
     rows: Sequence[ModelComparison], average: MetricAverage | None, scales: Mapping[str, float]
 ) -> list[str]:
-    lines = [_row(row, scales.get(row.metric, 1.0)) for row in rows]
+    lines = model_rows(rows, average, scales)
+    return _escaped_table(lines, words=1)
+
+
+def _escaped_table(lines: Sequence[Mapping[str, str]], words: int) -> list[str]:
+    """The first cells of each line are names that users gave."""
+    cells = [list(line.values()) for line in lines]
+    return table(list(lines[0]), [[*map(escaped, row[:words]), *row[words:]] for row in cells])
+
+
+def model_rows(
+    rows: Sequence[ModelComparison],
+    average: MetricAverage | None = None,
+    scales: Mapping[str, float] | None = None,
+) -> list[dict[str, str]]:
+    """Cells by column of one model's metrics, and of their mean where there is one."""
+    lines = [_row(row, (scales or {}).get(row.metric, 1.0)) for row in rows]
     if average is not None:
         lines.append(
             {
@@ -118,20 +134,20 @@ def _model_table(
                 "win rate [95 %]": _interval(average.win_rate, 3),
             }
         )
-    header = [name for name in _HEADER if name != _SCALED or any(line.get(name) for line in lines)]
-    return table(header, [[line.get(name, "") for name in header] for line in lines])
+    header = [name for name in _HEADER if name != SCALED or any(line.get(name) for line in lines)]
+    return [{name: line.get(name, "") for name in header} for line in lines]
 
 
 def _row(row: ModelComparison, scale: float) -> dict[str, str]:
     found = row.comparison
     places = _places(found)
     return {
-        "metric": escaped(row.metric),
+        "metric": row.metric,
         "n prompts": str(found.prompts),
         "n images": str(found.images),
         "mean a": f"{found.mean_a:.{places}f}",
         "mean b": f"{found.mean_b:.{places}f}",
-        _SCALED: "" if scale == 1 else _scaled(found, places, scale),
+        SCALED: "" if scale == 1 else _scaled(found, places, scale),
         "difference [95 %]": _interval(found.difference, places, "+"),
         "won / tied / lost": _tally(found),
         "win rate [95 %]": _interval(found.win_rate, 3),
@@ -147,17 +163,18 @@ def _scaled(found: Comparison, places: int, scale: float) -> str:
     return f"x{scale:g}: {scale * found.mean_a:.{left}f}, {scale * found.mean_b:.{left}f}"
 
 
-def _categories(rows: Sequence[ModelComparison]) -> list[tuple[str, ...]]:
+def category_rows(rows: Sequence[ModelComparison]) -> list[dict[str, str]]:
+    """Cells by column of the categories of one model's metrics; none where there are none."""
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        found, metric = row.comparison, escaped(row.metric)
+        found, metric = row.comparison, row.metric
         if found.categories is None or found.macro is None or found.macro_win_rate is None:
             continue
         places = _places(found)
         lines += [
             (
                 metric,
-                escaped(name),
+                name,
                 str(part.prompts),
                 str(part.images),
                 _interval(part.difference, places, "+"),
@@ -172,7 +189,7 @@ def _categories(rows: Sequence[ModelComparison]) -> list[tuple[str, ...]]:
             _interval(found.macro_win_rate, 3),
         )
         lines.append((metric, "mean of the categories", "", "", *means))
-    return lines
+    return [dict(zip(_CATEGORY_HEADER, line, strict=True)) for line in lines]
 
 
 def _correlations(average: MetricAverage) -> list[str]:

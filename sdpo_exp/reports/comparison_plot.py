@@ -7,18 +7,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-
-from sdpo_exp.comparison import MetricAverage, ModelComparison
-from sdpo_exp.statistics import Interval
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
+
+from sdpo_exp.evaluation.outcomes import MetricAverage, ModelComparison
+from sdpo_exp.evaluation.statistics import Interval
 
 # Okabe and Ito's colours that are dark enough on white; the marks differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#000000")
@@ -49,13 +44,11 @@ def plot_comparison(
     models = list(dict.fromkeys(row.model for row in rows))
     metrics = list(dict.fromkeys(row.metric for row in rows))
     count = len(metrics) + bool(averages)
-    figure, axes = plt.subplots(
-        count,
-        2,
+    figure = Figure(
         figsize=(9.6, 1.0 + count * (0.62 + 0.24 * len(models))),
-        squeeze=False,
         layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08),
     )
+    axes = figure.subplots(count, 2, squeeze=False)
     for (left, right), metric in zip(axes, metrics, strict=False):
         _metric(left, right, [row for row in rows if row.metric == metric], models)
     if averages:
@@ -65,7 +58,6 @@ def plot_comparison(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name may be in any script
         figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _metric(left: Axes, right: Axes, rows: Sequence[ModelComparison], models: list[str]) -> None:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdpo_exp.clustered import clustered_estimate
-from sdpo_exp.comparison import PromptKey, Score
+from sdpo_exp.evaluation.clustered import clustered_estimate
+from sdpo_exp.evaluation.pairing import PromptKey, Score
+from sdpo_exp.evaluation.statistics import Estimate
 from sdpo_exp.reports.markdown import escaped, table
-from sdpo_exp.statistics import Estimate
 
 _HEADER = ("metric", "prompts", "images", "mean", "s.e.", "95 % interval", "x100")
 

@@ -18,14 +18,26 @@ class Series:
 
 
 def read_metrics(path: Path) -> dict[str, Series]:
-    """Every metric of the file; rows that do not carry a metric are left out of its series."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    names = [name for name in (rows[0] if rows else {}) if name != "step"]
+    """Every metric of the file; rows that do not carry a metric are left out of its series.
+
+    Of several values at one step the last counts: a training that goes on looks at the probe again.
+    """
+    rows = read_rows(path)
+    names = dict.fromkeys(name for row in rows for name in row if name != "step")
     return {name: _series(rows, name) for name in names}
 
 
-def _series(rows: list[dict[str, str]], name: str) -> Series:
-    pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
-    return Series(np.array(steps, dtype=int), np.array(values, dtype=float))
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The file's rows with what each carries; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _series(rows: list[dict[str, float]], name: str) -> Series:
+    found = {int(row["step"]): row[name] for row in rows if name in row}
+    return Series(np.array([*found], dtype=int), np.array([*found.values()], dtype=float))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import yaml
 
 from sdpo_exp.reports.licences import EMBEDDED, LICENCES, describe, licence_of
 from sdpo_exp.reports.loading import LORA_FILE, how_to_load
-from sdpo_exp.reports.summary import markdown_tables
+from sdpo_exp.reports.summary import markdown_tables, pictures
 
 CARD = "README.md"
 _ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -43,7 +44,9 @@ class Run(NamedTuple):
 
 
 def write_card(run: Path, folder: Path, exported: Exported) -> None:
-    """Write the card of the export in `folder`."""
+    """Write the card of the export in `folder`, and beside it the pictures that it shows."""
+    for file, _ in pictures(run):
+        shutil.copyfile(run / file, folder / Path(file).name)
     (folder / CARD).write_text(model_card(run, folder, exported), encoding="utf-8")
 
 
@@ -83,6 +86,7 @@ def model_card(run: Path, folder: Path, exported: Exported) -> str:
         f"# {files.name}\n\n{_opening(files, adapter)}",
         "## Training\n\n" + _table(_training(files, exported)),
         "## Numbers\n\n" + _numbers(files, exported),
+        *_images(run),
         f"## Loading\n\n```python\n{code}```",
         "## Versions\n\n" + _table(_versions(files.environment)),
         "## Licences\n\n" + "\n".join(f"- {line}" for line in _licences(files)),
@@ -155,6 +159,13 @@ def _numbers(files: Run, exported: Exported) -> str:
     if exported.weights == "best" and files.best:
         lines[0] += f" Chosen by {files.best['monitor']}, {files.best['value']:.4g} at that step."
     return "\n".join(lines + markdown_tables(dict(summary)))
+
+
+def _images(run: Path) -> Iterator[str]:
+    """The run's pictures, which lie beside the card."""
+    if shown := [f"![{what}]({Path(file).name})" for file, what in pictures(run)]:
+        said = "Drawn by the run, at the step that is named or its last."
+        yield "\n\n".join(["## Images", said, *shown])
 
 
 def _versions(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -154,6 +154,12 @@ def find_runs(roots: Iterable[Path]) -> list[RunRecord]:
     return [read_run(folder) for folder in sorted(folders.values())]
 
 
+def run_numbers(records: Iterable[RunRecord]) -> dict[Path, int]:
+    """By folder: 1 for the run that started first, so that a new run renumbers none."""
+    started = sorted(records, key=lambda record: (record.started_at, record.folder))
+    return {record.folder: number for number, record in enumerate(started, start=1)}
+
+
 def runs_of(root: Path, digest: str) -> list[RunRecord]:
     """All runs of a cell in `<root>/<cell>-<digest>/<time>/`, in whatever state."""
     return [read_run(folder) for folder in root.glob(f"*-{digest}/*") if folder.is_dir()]

@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_exp.reports.run_records import RunRecord, leaves, metrics_of
+from sdpo_exp.reports.text_table import TextTable, text_table
+from sdpo_exp.words import word
 
 # What two runs of one comparison may always differ in.
 _OF_COURSE = ("run_dir", "name")
+_CHOICES = ("status", "model", "objective", "safeguard", "seed", "steps")
+_COLUMNS = ("#", *_CHOICES, "started", "seconds", "MB", "folder")
 Row = dict[str, Any]
 
 
-def run_rows(records: Sequence[RunRecord], metrics: Sequence[str]) -> list[Row]:
-    """One row per run: status, what was chosen, when, how long, metrics, size in MB, folder."""
-    return [_run_row(record, metrics) for record in records]
+def run_rows(
+    records: Sequence[RunRecord], metrics: Sequence[str], numbers: Mapping[Path, int | None]
+) -> list[Row]:
+    """One row per run: number, status, choices, start, duration, metrics, size in MB, folder."""
+    return [_run_row(record, metrics, numbers[record.folder]) for record in records]
 
 
-def _run_row(record: RunRecord, metrics: Sequence[str]) -> Row:
+def _run_row(record: RunRecord, metrics: Sequence[str], number: int | None) -> Row:
     numbers = metrics_of(record.summary)
     return {
+        "#": number,
         "status": record.status,
         "model": record.model,
         "objective": record.objective,
@@ -89,20 +96,57 @@ def _differences(
     ]
 
 
-def as_table(rows: Sequence[Row]) -> str:
-    """Columns under each other, numbers to the right; a column without any value is left out."""
+def as_table(
+    rows: Sequence[Row],
+    width: int | None = None,
+    *,
+    spare: Sequence[str | tuple[str, ...]] = (),
+    below: str | None = None,
+) -> TextTable:
+    """Columns under each other, numbers to the right; a column without any value is left out.
+
+    Args:
+        rows: with the same keys.
+        width, spare, below: as in `text_table`.
+    """
     header = [key for key in (rows[0] if rows else {}) if any(row[key] is not None for row in rows)]
-    cells = [header, *([_cell(row[key]) for key in header] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    right = [all(isinstance(row[key], int | float | None) for row in rows) for key in header]
-    return "\n".join(_line(line, widths, right).rstrip() for line in cells)
+    if not header:
+        return TextTable([], [])
+    words = {
+        key for key in header if not all(isinstance(row[key], int | float | None) for row in rows)
+    }
+    cells = [{key: _cell(row[key]) for key in header} for row in rows]
+    return text_table(cells, width=width, left=words, spare=spare, below=below)
 
 
-def _line(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    return "  ".join(
-        f"{cell:>{width}}" if numeric else f"{cell:<{width}}"
-        for cell, width, numeric in zip(line, widths, right, strict=True)
-    )
+def runs_table(rows: Sequence[Row], metrics: Sequence[str], width: int | None) -> list[str]:
+    """Lines of the rows of `run_rows`, and what was left out of them to fit.
+
+    Metrics stand under their words. What all runs share goes first, folders go below their rows.
+    """
+    names = _words_of(metrics)
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
+    shared = [key for key in _CHOICES if len(rows) > 1 and len({row[key] for row in rows}) == 1]
+    spare = ["MB", *shared, "seconds", "steps", "started", "model", "seed"]
+    spare += [names[key] for key in reversed(metrics)]
+    found = as_table(rows, width, spare=list(dict.fromkeys(spare)), below="folder")
+    told = [f"{key} {rows[0][key]}" for key in shared if key in found.left_out]
+    lines = list(found.lines)
+    if told:
+        lines += ["", f"all of them: {', '.join(told)}"]
+    if rest := [key for key in found.left_out if key not in shared]:
+        lines += [""] * (not told)
+        lines.append(f"no room for {', '.join(rest)}; format=csv has all")
+    return lines
+
+
+def _words_of(metrics: Sequence[str]) -> dict[str, str]:
+    """Short names of metrics; the whole key where two would be called the same."""
+    short = {key: word(key).replace("_change", " change") for key in metrics}
+    return {
+        key: name if list(short.values()).count(name) == 1 and name not in _COLUMNS else key
+        for key, name in short.items()
+    }
 
 
 def _cell(value: Any) -> str:

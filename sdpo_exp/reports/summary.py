@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sdpo_exp.reports.before_after import EVALUATION_FILE
+from sdpo_exp.reports.before_after import EVALUATION_FILE, PICTURE
 from sdpo_exp.reports.metrics_file import Series, read_metrics
+from sdpo_exp.reports.run_records import read_run
+from sdpo_exp.reports.verdict import verdict, verdict_content
+from sdpo_exp.words import word
 
 _TAIL = 0.2
+_VISIT = re.compile(r"images_step=(\d+)\.png")
+_FIRST = 26  # columns of the names, so that tables stand under each other
 _PROBE = ("winner_minus_ref", "loser_minus_ref", "margin", "implicit_accuracy")
 _STARTS = {"implicit_accuracy": 0.5}
-_LABELS = {
-    "winner_minus_ref": "winner error - reference",
-    "loser_minus_ref": "loser error - reference",
-    "implicit_accuracy": "implicit accuracy",
-}
 _IMAGES, _ERRORS = ("base", "tuned", "change", "s.e."), ("first", "last", "change", "s.e.")
 Row = tuple[str, str, str, str, str]
 Table = tuple[Row, list[Row]]
 
 
 def write_summary(
-    folder: Path, *, status: str, seconds: float, warnings: Sequence[str] = ()
+    folder: Path,
+    *,
+    status: str,
+    seconds: float,
+    warnings: Sequence[str] = (),
+    ended_early: str | None = None,
 ) -> dict[str, Any]:
     """Summarise `metrics.csv` and, where there is one, `evaluation.json` of a run's folder.
 
     Writes `summary.json` and `summary.md` and returns the former's content: `train` holds means
-    over the last fifth of the run's steps, `probe` and `images` (of `callbacks.images`) the first
-    and last visit, `evaluation` the comparison of base and tuned, `warnings` what the run
-    warned of.
+    over the last fifth of the run's steps, `idle` in how many steps lambda was 1, `probe` and
+    `images` (of `callbacks.images`) the first and last visit, `evaluation` the comparison of base
+    and tuned, `verdict` what both say in words, `warnings` what the run warned of, `resumed` where
+    it went on from, `ended_early` why the training ended before `max_steps`.
     """
     path, evaluation = folder / "metrics.csv", folder / EVALUATION_FILE
+    told = read_run(folder).told
     metrics = read_metrics(path) if path.is_file() else {}
     last = max((int(s.steps[-1]) for s in metrics.values() if len(s.steps)), default=0)
-    summary = {
+    summary: dict[str, Any] = {
         "status": status,
         "steps": last,
         "seconds": round(seconds, 1),
         "warnings": list(warnings),
+        "ended_early": ended_early,
+        "resumed": told.get("resumed"),
+        "idle": _idle(metrics) if told.get("safeguard") != "off" else None,
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
@@ -53,9 +64,18 @@ def write_summary(
         if "perf/pairs_per_second" in metrics
         else None,
     }
+    summary["verdict"] = verdict_content(verdict(summary))
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     (folder / "summary.md").write_text(_markdown(folder, summary))
     return summary
+
+
+def _idle(metrics: dict[str, Series]) -> dict[str, int] | None:
+    """In how many of the optimiser steps looked at no loser's gradient was scaled."""
+    active = metrics.get("safeguard/lambda_active")
+    if active is None or not len(active.steps):
+        return None
+    return {"idle": int((active.values == 0).sum()), "steps": len(active.steps)}
 
 
 def _visits(metrics: dict[str, Series], prefix: str) -> dict[str, dict[str, float]]:
@@ -66,29 +86,44 @@ def _visits(metrics: dict[str, Series], prefix: str) -> dict[str, dict[str, floa
     }
 
 
-def format_summary(summary: dict[str, Any]) -> str:
-    """A few lines for the terminal."""
+def format_summary(summary: dict[str, Any], width: int | None = None) -> str:
+    """A few lines for a terminal of `width` columns; None: of any width."""
     lines = [_first_line(summary)]
     for header, rows in _tables(summary):
-        cells = [header, *rows]
-        first = max(26, *(len(row[0]) for row in cells))
-        lines += [
-            "",
-            *(f"{row[0]:<{first}}{''.join(f'{c:>10}' for c in row[1:])}" for row in cells),
-        ]
-    if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
-        lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
+        lines += ["", *_aligned(header, rows, width)]
+    lines += _last_lines(summary)
     return "\n".join(lines)
+
+
+def _aligned(header: Row, rows: list[Row], width: int | None) -> list[str]:
+    """The first cell of the header above the table where the terminal is narrow."""
+    numbers = 10 * len(header[1:])
+    own_line = width is not None and max(_FIRST, len(header[0])) + numbers > width
+    cells = [("", *header[1:]) if own_line else header, *rows]
+    first = max(0 if own_line else _FIRST, *(len(row[0]) for row in cells))
+    lines = [f"{row[0]:<{first}}{''.join(f'{cell:>10}' for cell in row[1:])}" for row in cells]
+    return [header[0], *lines] if own_line else lines
+
+
+def pictures(folder: Path) -> list[tuple[str, str]]:
+    """Pictures that a run drew, by their paths in its folder, and what each shows."""
+    found = [(PICTURE, "base and tuned")] if (folder / PICTURE).is_file() else []
+    visits = [(int(m[1]), p) for p in (folder / "plots").glob("images_step=*.png")
+              if (m := _VISIT.fullmatch(p.name))]  # fmt: skip
+    if visits:
+        step, last = max(visits)
+        found.append((f"plots/{last.name}", f"images at step {step}"))
+    return found
 
 
 def _markdown(folder: Path, summary: dict[str, Any]) -> str:
     title = f"{folder.parent.name}/{folder.name}"
     lines = [f"# {title}", "", _first_line(summary) + "."]
+    if summary["verdict"]["text"]:
+        lines += ["", f"Verdict: {summary['verdict']['text']}."]
     lines += markdown_tables(summary)
-    if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
-        lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
-    if summary["evaluation"] is not None:
-        lines += ["", "![base and tuned](plots/before_after.png)"]
+    lines += _last_lines(summary)
+    lines += [line for file, what in pictures(folder) for line in ("", f"![{what}]({file})")]
     if summary["train"]:
         lines += ["", "![trajectories](plots/trajectories.png)"]
     return "\n".join(lines) + "\n"
@@ -104,7 +139,22 @@ def markdown_tables(summary: dict[str, Any]) -> list[str]:
 
 
 def _first_line(summary: dict[str, Any]) -> str:
-    return f"{summary['status']}: {summary['steps']} steps in {summary['seconds']:.0f} s"
+    told = f"{summary['status']}: {summary['steps']} steps in {summary['seconds']:.0f} s"
+    reason = summary.get("ended_early")
+    return f"{told}; ended early: {reason}" if reason else told
+
+
+def _last_lines(summary: dict[str, Any]) -> list[str]:
+    """Lambda, and what was gone on with; each after an empty line."""
+    lines: list[str] = []
+    if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
+        lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
+    if lines and (idle := summary.get("idle")) is not None:
+        lines[-1] += f"; it was 1 in {idle['idle']} of {idle['steps']} steps"
+    if (resumed := summary.get("resumed")) is not None:
+        lines += ["", f"resumed at step {resumed['step']} from {resumed['from']}"]
+        lines += [f"  changed there: {line}" for line in resumed["changes"]]
+    return lines
 
 
 def _tables(summary: dict[str, Any]) -> list[Table]:
@@ -127,16 +177,20 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
 def _image_row(name: str, images: dict[str, Any]) -> Row:
     change, error = (images[f"{name}_{part}"]["last"] for part in ("change", "change_se"))
     first, last = images[name]["first"], images[name]["last"]
-    return (
-        name.removeprefix("eval/"), f"{first:.4f}", f"{last:.4f}", f"{change:+.4f}", f"{error:.4f}"
-    )  # fmt: skip
+    means = (f"{first:.4f}", f"{last:.4f}", f"{change:+.4f}")
+    return (name.removeprefix("eval/"), *means, _error(error, ".4f"))
 
 
 def _score_row(name: str, score: dict[str, Any]) -> Row:
     base, tuned, change = (score[part] for part in ("base", "tuned", "change"))
-    error = _number(change["standard_error"], ".3f")
     means = (_number(base["mean"], ".3f"), _number(tuned["mean"], ".3f"))
+    error = _error(change["standard_error"], ".3f")
     return (name, *means, _number(change["mean"], "+.3f"), error)
+
+
+def _error(value: float | None, form: str) -> str:
+    """A standard error; none where there is one value, or where all that were seen agree."""
+    return format(value, form) if value is not None and value > 0 else "-"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -147,14 +201,14 @@ def _number(value: float | None, form: str) -> str:
 def _probe_row(name: str, probe: dict[str, Any]) -> Row:
     values, error = probe[f"probe/{name}"], probe.get(f"probe/{name}_se")
     return (
-        _LABELS.get(name, name),
+        word(name),
         f"{values['first']:.4f}",
         f"{values['last']:.4f}",
         f"{values['last'] - values['first']:+.4f}",
-        # Policy and reference start as one: errors minus the reference at exactly 0, accuracy at
-        # exactly one half. So the last value's error is the change's. Not so in a resumed run,
-        # whose first visit is not the base.
-        f"{error['last']:.4f}" if error and values["first"] == _STARTS.get(name, 0.0) else "",
+        # Policy and reference start as one: drifts at exactly 0, accuracy at
+        # exactly one half. So the last value's error is the change's. Not so where a resumed run
+        # knows nothing of its first steps.
+        _error(error["last"], ".4f") if error and values["first"] == _STARTS.get(name, 0.0) else "",
     )
 
 

@@ -1,10 +1,11 @@
-"""How the base model of the world is trained: v-prediction on clean renders, text jointly."""
+"""How the base models of the world are trained: on clean renders, text jointly."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sdpo_exp.models.tiny import TinyBackbone, build_tiny
+from sdpo_exp.models.pixel_backbone import PixelBackbone
+from sdpo_exp.models.tiny import build_tiny
+from sdpo_exp.models.tiny_flow import build_tiny_flow
 from sdpo_exp.testbed.attributes import split_scenes
 from sdpo_exp.testbed.captions import VOCABULARY, caption
 from sdpo_exp.testbed.render import draw_offsets, render
+
+Model = Literal["tiny", "tiny_flow"]
 
 _LOG_EVERY = 100
 
@@ -31,6 +36,7 @@ class Hyperparameters:
             At 1, the background colour, which moves every pixel, takes over the normalised text
             features: after 1,500 steps another position moved the pooled embedding by 0.8 % of
             its norm, and 8 % of the positions were right.
+        text_path: beginnings of the names of what is trained at that rate.
     """
 
     batch: int = 16
@@ -43,14 +49,34 @@ class Hyperparameters:
     caption_dropout: float = 0.1
     token_std: float = 0.3
     text_lr_factor: float = 0.05
+    text_path: tuple[str, ...] = ("text.", "network.add_embedding.")
+
+
+BUILDERS: Mapping[Model, Callable[[Sequence[str]], PixelBackbone]] = {
+    "tiny": build_tiny,
+    "tiny_flow": build_tiny_flow,
+}
+HYPERPARAMETERS: Mapping[Model, Hyperparameters] = {
+    "tiny": Hyperparameters(),
+    "tiny_flow": Hyperparameters(
+        lr=2e-3,
+        text_lr_factor=0.25,
+        text_path=("text.", "network.time_text_embed.text_embedder."),
+    ),
+}
+STEPS: Mapping[Model, int] = {"tiny": 1500, "tiny_flow": 2800}
 
 
 def train(
-    steps: int, seed: int, hyper: Hyperparameters, log: Callable[[str], None] = print
-) -> TinyBackbone:
-    """The averaged model after `steps` steps of v-prediction on clean renders of train scenes."""
-    backbone = _fresh(seed, hyper)
-    parts = nn.ModuleDict({"unet": backbone.denoiser, "text": backbone.text_encoder})
+    steps: int,
+    seed: int,
+    hyper: Hyperparameters,
+    log: Callable[[str], None] = print,
+    model: Model = "tiny",
+) -> PixelBackbone:
+    """The averaged model after `steps` steps of denoising clean renders of train scenes."""
+    backbone = _fresh(seed, hyper, model)
+    parts = nn.ModuleDict({"network": backbone.denoiser, "text": backbone.text_encoder})
     averaged = AveragedModel(parts, multi_avg_fn=get_ema_multi_avg_fn(hyper.ema_decay))
     optimizer = _optimizer(parts, hyper)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(steps, hyper.warmup))
@@ -73,12 +99,12 @@ def train(
     return backbone
 
 
-def _fresh(seed: int, hyper: Hyperparameters) -> TinyBackbone:
+def _fresh(seed: int, hyper: Hyperparameters, model: Model = "tiny") -> PixelBackbone:
     """Random weights. CLIP's initial word embeddings (0.02) are small beside the first layer's
     average over the words before; larger ones keep every word visible in the pooled text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = build_tiny(VOCABULARY)
+        backbone = BUILDERS[model](VOCABULARY)
         words = backbone.text_encoder.get_input_embeddings()
         nn.init.normal_(words.weight, std=hyper.token_std)
     backbone.text_encoder.requires_grad_(True)
@@ -89,7 +115,7 @@ def _optimizer(parts: nn.ModuleDict, hyper: Hyperparameters) -> torch.optim.Opti
     """AdamW with a slow group for the text path."""
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for name, parameter in parts.named_parameters():
-        groups[name.startswith(("text.", "unet.add_embedding."))].append(parameter)
+        groups[name.startswith(hyper.text_path)].append(parameter)
     rates = {False: hyper.lr, True: hyper.lr * hyper.text_lr_factor}
     return torch.optim.AdamW(
         [{"params": groups[slow], "lr": rate} for slow, rate in rates.items()],
@@ -99,12 +125,13 @@ def _optimizer(parts: nn.ModuleDict, hyper: Hyperparameters) -> torch.optim.Opti
 
 
 def denoising_loss(
-    backbone: TinyBackbone, pixels: Tensor, prompts: list[str], generator: torch.Generator
+    backbone: PixelBackbone, pixels: Tensor, prompts: list[str], generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error () of the prediction at uniform timesteps, gradient to both networks."""
+    """Mean squared error () of the prediction at the process's times, gradient to both networks."""
     latents = backbone.encode_images(pixels)
     noise = torch.randn(latents.shape, generator=generator)
-    t = backbone.process.sample_timesteps(torch.rand(len(latents), generator=generator))
+    uniform = torch.rand(len(latents), generator=generator)
+    t = backbone.process.sample_timesteps(uniform, latents.shape[1:])
     noisy = backbone.process.add_noise(latents, noise, t)
     prediction = backbone.denoise(backbone.denoiser, noisy, t, backbone.encode_prompts(prompts))
     return functional.mse_loss(prediction, backbone.process.target(latents, noise, t))

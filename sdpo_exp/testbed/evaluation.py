@@ -9,6 +9,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.generation.drawing import DrawSettings, draw_in_batches
 from sdpo_exp.generation.noise import Draw
 from sdpo_exp.protocols import Backbone
+from sdpo_exp.terminal.progress import QUIET, Progress
 from sdpo_exp.testbed.attributes import ATTRIBUTES, SPLITS, Split, split_scenes
 from sdpo_exp.testbed.captions import caption
 from sdpo_exp.testbed.checker import CheckerResult, check
@@ -60,7 +61,12 @@ class ExactReward:
         draws = [Draw(prompt, index, self.seed) for index, prompt in enumerate(prompts)]
         settings = DrawSettings(self.guidance, self.steps)
         drawn = draw_in_batches(backbone.pipeline(), draws, settings, _BATCH)
-        pixels = np.stack([np.asarray(picture) for _, picture in drawn])
+        with Progress("images", self.n, "image", quiet=QUIET) as progress:
+            pictures = []
+            for part in drawn:
+                pictures += [np.asarray(picture) for _, picture in part]
+                progress.advance(len(part))
+        pixels = np.stack(pictures)
         # What is judged is what can be looked at: the 8-bit image.
         return ModelScores(prompts, _columns(check(pixels, scenes)), pixels)
 

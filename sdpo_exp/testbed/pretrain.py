@@ -1,7 +1,9 @@
-"""The recipe of the base model that ships with the package: `sdpo_exp/models/tiny_base`.
+"""The recipes of the base models that ship with the package: `sdpo_exp/models/tiny_base` and
+`tiny_flow_base`.
 
-About seven minutes on one CPU core. The model is left unfinished on purpose (two thirds to five
-sixths of the attributes right on unseen captions), so that preference tuning has room above it.
+About seven and twelve minutes on one CPU core. A model is left unfinished on purpose (two thirds to
+five sixths of the attributes right on unseen captions), so that preference tuning has room above
+it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import torch
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.testbed.attributes import split_scenes
-from sdpo_exp.testbed.base_model import Hyperparameters, train
+from sdpo_exp.testbed.base_model import HYPERPARAMETERS, STEPS, Model, train
 from sdpo_exp.testbed.sampling import evaluate
 
 RECIPE_FILE = "recipe.json"
@@ -28,14 +30,16 @@ RECIPE_FILE = "recipe.json"
 
 def pretrain(
     folder: Path,
-    steps: PositiveInt = 1500,
+    steps: PositiveInt | None = None,
     seed: NonNegativeInt = 0,
     threads: PositiveInt = 1,
     log: Callable[[str], None] = print,
+    model: Model = "tiny",
 ) -> dict[str, Any]:
     """Train, store as fp16, measure what was stored, and only then move it to `folder`.
 
-    Sets torch's thread count and flush-denormal mode for the process.
+    Without `steps` as many as the shipped weights had. Sets torch's thread count and
+    flush-denormal mode for the process.
 
     Returns:
         The content of `recipe.json`: seed, steps, versions, checker results, file hashes.
@@ -45,24 +49,23 @@ def pretrain(
     """
     if folder.exists():
         raise UserError(f"{folder} exists; remove it or choose another folder")
+    steps = STEPS[model] if steps is None else steps
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     started = time.perf_counter()
-    trained = train(steps, seed, Hyperparameters(), log)
+    trained = train(steps, seed, HYPERPARAMETERS[model], log, model)
     partial = folder.with_name(f"{folder.name}.partial")
     save_half(trained, partial)
-    recipe = _describe(partial, steps, seed, log)
+    recipe = _describe(type(trained)(str(partial)), partial, steps, seed, log, model)
     (partial / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
     partial.rename(folder)
     log(f"{folder}: {time.perf_counter() - started:.0f} s")
     return recipe
 
 
-def save_half(backbone: TinyBackbone, folder: Path) -> None:
+def save_half(backbone: PixelBackbone, folder: Path) -> None:
     """Write the four parts as fp16, readable by everyone; `backbone` itself is converted too."""
-    backbone.denoiser.half()
-    backbone.text_encoder.half()
-    backbone.save(folder)
+    backbone.save_half(folder)
     for file in folder.glob("*/*"):
         file.chmod(0o644)  # safetensors writes 0600, which an installed wheel would keep
 
@@ -76,8 +79,14 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def _describe(folder: Path, steps: int, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
-    stored = TinyBackbone(str(folder))
+def _describe(
+    stored: PixelBackbone,
+    folder: Path,
+    steps: int,
+    seed: int,
+    log: Callable[[str], None],
+    model: Model,
+) -> dict[str, Any]:
     results = []
     for guidance in (1.0, 2.0):
         result = evaluate(stored, "validation", len(split_scenes("validation")), guidance)
@@ -88,7 +97,7 @@ def _describe(folder: Path, steps: int, seed: int, log: Callable[[str], None]) -
             "seed": seed,
             "steps": steps,
             "torch": torch.__version__,
-            "hyperparameters": dataclasses.asdict(Hyperparameters()),
+            "hyperparameters": dataclasses.asdict(HYPERPARAMETERS[model]),
             "validation": results,
             "sha256": weight_hashes(folder),
         }

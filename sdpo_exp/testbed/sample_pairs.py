@@ -14,7 +14,9 @@ import torch
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 from sdpo_exp.errors import UserError
+from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.models.tiny_flow import open_pixel_model
 from sdpo_exp.randomness import sampling_noise
 from sdpo_exp.testbed.attributes import Split, split_scenes
 from sdpo_exp.testbed.captions import caption
@@ -55,7 +57,8 @@ def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = 
     if folder.exists():
         raise UserError(f"{folder} exists; remove it or choose another folder")
     started = time.perf_counter()
-    backbone = TinyBackbone(plan.pretrained)
+    named = plan.pretrained
+    backbone = TinyBackbone() if named is None else open_pixel_model(Path(named))
     rows: dict[str, list[SampledPair]] = {}
     images: dict[str, Pixels] = {}
     splits: tuple[tuple[Split, int], ...] = (("train", plan.train), ("validation", plan.validation))
@@ -73,7 +76,7 @@ def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = 
 
 
 def _pairs(
-    backbone: TinyBackbone, split: Split, number: int, plan: SamplingPlan
+    backbone: PixelBackbone, split: Split, number: int, plan: SamplingPlan
 ) -> Iterator[tuple[SampledPair, Pixels]]:
     """Pairs that are no ties, caption after caption, winner first; images (2, 32, 32, 3)."""
     scenes = split_scenes(split)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.randomness import sampling_noise
 from sdpo_exp.testbed.attributes import Split, split_scenes
 from sdpo_exp.testbed.captions import caption
@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    backbone: TinyBackbone,
+    backbone: PixelBackbone,
     split: Split,
     n: int,
     guidance: float = 1.0,
@@ -70,7 +70,7 @@ def sample(
     """Images (N, 3, 32, 32) in [-1, 1] on the CPU, generated in batches.
 
     Args:
-        pipeline: of `TinyBackbone.pipeline()`, or one that is called in the same way.
+        pipeline: of `PixelBackbone.pipeline()`, or one that is called in the same way.
         prompts: N captions.
         noise: (N, 12, 16, 16) standard normal, where the trajectories start.
         guidance: 1 is the conditional model alone, at half the cost.

@@ -16,7 +16,7 @@ from sdpo_exp.callbacks.best import BestCheckpoint
 from sdpo_exp.callbacks.checkpoint import StepCheckpoint
 from sdpo_exp.callbacks.probe import FixedProbe
 from sdpo_exp.callbacks.steps import StepCallback
-from sdpo_exp.cli.resuming import find_checkpoint
+from sdpo_exp.cli.train.resuming import find_checkpoint
 from sdpo_exp.errors import UserError
 from tests.harness import small_data, small_module, small_trainer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from PIL import Image
 
 from sdpo_exp.callbacks.best import BestCheckpoint
 from sdpo_exp.callbacks.checkpoint import StepCheckpoint
@@ -20,61 +19,9 @@ from sdpo_exp.callbacks.ema import PolicyEMA
 from sdpo_exp.callbacks.image_scores import ImageScores
 from sdpo_exp.errors import UserError
 from sdpo_exp.randomness import sampling_noise
-from sdpo_exp.types import Prompt
 from tests.cli.command import metric_rows, run, run_folders
-from tests.harness import Recorder, SmallBackbone, small_data, small_module, small_trainer
-
-
-class Painter:
-    """A pipeline in three lines: grey plus noise plus the denoiser's last bias."""
-
-    def __init__(self, denoiser: nn.Module) -> None:
-        self.unet, self.components = denoiser, {"unet": denoiser}
-        self.device = torch.device("cpu")
-        denoiser.config = SimpleNamespace(in_channels=3, sample_size=8)  # type: ignore[assignment]
-        denoiser.dtype = torch.float32  # type: ignore[assignment]
-
-    def __call__(
-        self,
-        prompt: Sequence[str],
-        guidance_scale: float,
-        num_inference_steps: int,
-        generator: Any,
-        latents: Tensor,
-        output_type: str,
-        return_dict: bool,
-    ) -> tuple[Any]:
-        assert not self.unet.training
-        bias = self.unet.last.bias.view(1, 3, 1, 1)
-        return ((0.5 + 0.1 * latents + 10 * bias).permute(0, 2, 3, 1).numpy(),)
-
-
-class Paints(SmallBackbone):
-    def pipeline(self) -> Painter:
-        return Painter(self.denoiser)
-
-
-class Two:
-    name = "two"
-
-    def __init__(self, count: int = 3) -> None:
-        self.count = count
-
-    def prompts(self) -> list[Prompt]:
-        return [Prompt(i, f"picture {i}") for i in range(self.count)]
-
-    def fingerprint(self) -> str:
-        return f"{self.count} pictures"
-
-
-class Red:
-    """Mean of the red channel, in levels."""
-
-    name, display_scale, image_size = "red", 1.0, None
-
-    def score(self, images: Sequence[Any], prompts: Sequence[str]) -> Tensor:
-        assert len(images) == len(prompts)
-        return torch.tensor([float(np.asarray(image)[..., 0].mean()) for image in images])
+from tests.harness import RandomPairs, Recorder, small_data, small_module, small_trainer
+from tests.painting import Paints, Red, Two
 
 
 def callback(folder: Path, **options: Any) -> ImageScores:
@@ -166,6 +113,8 @@ def test_a_resumed_run_remembers_the_base(tmp_path: Path) -> None:
     last = tmp_path / "part" / "last.ckpt"
     _, rest = fit(tmp_path / "rest", callback(tmp_path), ckpt_path=last)
     assert rest[6] == pytest.approx(whole[6])
+    base = Image.open(tmp_path / "plots" / "images_step=6.png")
+    assert base.height > 2 * TILE, "the base's row came with the checkpoint"
     _, other = fit(tmp_path / "other", callback(tmp_path, prompts=Two(2)), ckpt_path=last)
     assert "eval/red" in other[6]
     assert "eval/red_change" not in other[6]
@@ -173,9 +122,32 @@ def test_a_resumed_run_remembers_the_base(tmp_path: Path) -> None:
     assert "eval/red_change" not in brighter[6]
 
 
-def test_no_scorers_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"callbacks.images.scorers: none chosen"):
-        callback(tmp_path, scorers={})
+def test_without_scorers_and_prompts_the_data_s_captions_are_shown(tmp_path: Path) -> None:
+    module, rows = fit(tmp_path, callback(tmp_path, scorers=None, prompts=None))
+    assert rows == {}
+    first, last = (Image.open(tmp_path / "plots" / f"images_step={step}.png") for step in (0, 6))
+    assert last.height - first.height == TILE
+    assert (tile(last, 0, last) == tile(first, 0, first)).all()
+    seen = tile(last, 1, last).mean((0, 1))[0]
+    noise = sampling_noise(0, 1, (3, 8, 8))[0, 0].numpy()
+    bias = module.policy.last.bias[0].item()
+    assert seen == pytest.approx(np.clip(0.5 + 0.1 * noise + 10 * bias, 0, 1).mean() * 255, abs=1)
+    below = np.asarray(last.convert("L"))[2 * TILE + 4 :]
+    assert (below < 128).any(), "captions"
+    bare: Any = SimpleNamespace(datamodule=small_data(validation=RandomPairs(0)))
+    with pytest.raises(UserError, match=r"no caption to draw; give prompts@callbacks.images"):
+        callback(tmp_path, prompts=None).setup(bare, bare, "fit")
+
+
+TILE = 132  # pixels of a line: a picture of 8 magnified, and a gap
+
+
+def tile(grid: Image.Image, line: int, of: Image.Image) -> np.ndarray:
+    """The first picture of a line; the margin with the labels is what eight lines leave over."""
+    columns = (of.width - 4) // TILE
+    left = of.width - columns * TILE
+    top = 4 + line * TILE
+    return np.asarray(grid.crop((left, top, left + 128, top + 128)))
 
 
 SMALL_VISITS = (

@@ -14,9 +14,9 @@ from torch import nn
 from transformers.optimization import Adafactor
 
 from sdpo_exp.callbacks.memory import MemoryEstimateReport
-from sdpo_exp.memory import MemoryEstimate, estimate, estimate_parts, optimizer_bytes
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.tuning import LoraTuning
+from sdpo_exp.training.memory import MemoryEstimate, estimate, estimate_parts, optimizer_bytes
 from tests.harness import SmallBackbone, SmallDenoiser, small_data, small_module, small_trainer
 from tests.unet import unet_module
 

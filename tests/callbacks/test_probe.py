@@ -118,5 +118,5 @@ def test_a_reference_inside_the_policy_answers_in_eval_mode(tmp_path: Path) -> N
 
 
 def test_too_few_held_out_pairs_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"asks for 99 held-out pairs, the data has 16"):
+    with pytest.raises(UserError, match=r"probe.pairs=99: the data has 16 held-out pairs"):
         visits(tmp_path, pairs=99)

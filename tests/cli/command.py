@@ -31,14 +31,15 @@ BARE = ("max_steps=1", "callbacks=[winner_loss]", "evaluation=off")
 _WATCHED = f"""
 import atexit, sys
 atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.train import main
+from sdpo_exp.cli.train.train import main
 main()
 """
 
 
 def environment() -> dict[str, str]:
     """One thread, this checkout, and nothing of the caller's that changes messages."""
-    ours = {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ours = {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true", "PYTHONPATH": path}
     ours |= {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}  # conftest's, not the user's own
     return {k: v for k, v in {**os.environ, **ours}.items() if k != "HYDRA_FULL_ERROR"}
 
@@ -54,7 +55,7 @@ def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.Comple
         return python(folder, "-c", _WATCHED, *arguments)
     if any(a == "--config-dir" or a.startswith("trainer.devices=") for a in arguments):
         return python(folder, "-m", "sdpo_exp", *arguments)
-    from sdpo_exp.cli.train import main
+    from sdpo_exp.cli.train.train import main
 
     return here(folder, main, *arguments)
 

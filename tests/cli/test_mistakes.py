@@ -32,11 +32,34 @@ STAGE_1 = [
     (["objective=dmpo", "objective.alpha=2"], ["objective.alpha: must be less than or equal to 1"]),
     (["seed=1.5"], ["seed: must be a valid integer, got 1.5"]),
     (["seed=-1"], ["seed: must be greater than or equal to 0"]),
-    (["evaluation=null"], ["evaluation=null: no such choice. Choices: off, smoke, tiny."]),
+    (
+        ["evaluation=null"],
+        ["evaluation=null: no such choice. Choices: off, prompts, smoke, tiny, tiny_flow."],
+    ),
+    (
+        ["safeguard=projection", "safeguard.lambda_min=2"],
+        ["safeguard.lambda_min=2: must not be above safeguard.lambda_max=1.0"],
+    ),
     (["objective=3"], ["objective=3: no such choice. Choices: dmpo, dpo, "]),
     (
         ["evaluation=off", "+evaluation.n=5"],
         ["evaluation.n: evaluation=off takes no values; leave them out"],
+    ),
+    (["max_time=30"], ["max_time: must be a time: 2h, 30min", "got 30"]),
+    (["max_time=2x"], ["max_time: must be a time: 2h, 30min", "got '2x'"]),
+    (["schedule=step"], ["schedule: must be 'constant', 'linear' or 'cosine', got 'step'"]),
+    (["timesteps.min=9", "timesteps.max=9"], ["timesteps.min=9: must be below timesteps.max=9"]),
+    (["timesteps.mim=9"], ["did you mean 'timesteps.min'"]),
+    (["timesteps=500"], ["timesteps: give timesteps.min and timesteps.max, got 500"]),
+    (["+trainer.max_time=2h"], ["trainer.max_time cannot be set: give max_time"]),
+    (
+        ["callbacks.checkpoint.keep_all=true", "callbacks.checkpoint.keep_last=2"],
+        ["callbacks.checkpoint.keep_all=true keeps every one: leave out keep_last"],
+    ),
+    (["callbacks.checkpoint.every_n_minutes=0"], ["every_n_minutes: must be greater than 0"]),
+    (
+        ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=0"],
+        ["callbacks.early_stopping.patience: must be greater than or equal to 1"],
     ),
     (["max_steps=0"], ["max_steps: must be greater than or equal to 1"]),
     (["lr=fast"], ["lr: must be a valid number, got 'fast'"]),
@@ -53,6 +76,20 @@ STAGE_1 = [
     (["experiment=nope"], ["experiment=nope: no such choice", "smoke"]),
     (["trainer.presicion=16"], ["did you mean 'trainer.precision'"]),
     (["+trainer.accumulate_grad_batches=4"], ["follows from effective_batch"]),
+    (["model=sdxl", "+model.varient=fp16"], ["model.varient: unknown key; did you mean 'variant'"]),
+    (["model=sdxl", "model.time_ids=tru"], ["model.time_ids: must be 'constant' or 'true'"]),
+    (
+        ["tuning=lora", "+tuning.compil=true"],
+        ["tuning.compil: unknown key; did you mean 'compile'"],
+    ),
+    (
+        ["data=pickapic_v2_stream", "+data.train.skip_frist=3"],
+        ["data.train.skip_frist: unknown key; did you mean 'skip_first'"],
+    ),
+    (
+        ["data=pickapic_v2_stream", "+data.validation.holdout=0.1"],
+        ["data.validation.holdout: unknown key; there are: path, columns, split"],
+    ),
     (["reference.dtype=float8"], ["reference.dtype: must be 'float32', 'bfloat16'"]),
     (["objective=[dpo"], ["cannot be read as key=value"]),
     (["max_steps"], ["cannot be read as key=value"]),
@@ -119,11 +156,36 @@ def test_a_mistake_in_another_library_s_node_is_told_before_anything_is_written(
 
 IN_THE_RUN = [
     (["model.pretrained=/no/model"], ["model.pretrained=/no/model: no such model folder"]),
-    (["resume=empty"], ["resume=empty: no checkpoint in"]),
-    (["data.validation.size=2"], ["asks for 4 held-out pairs, the data has 2"]),
-    (["resume=broken.ckpt"], ["broken.ckpt: the file cannot be read"]),
-    (["resume=nothing.ckpt"], ["nothing.ckpt: the file cannot be read"]),
+    (["data.validation.size=2"], ["callbacks.probe.pairs=4: the data has 2 held-out pairs"]),
 ]
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume=empty"], ["resume=empty: no checkpoint in"]),
+        (["resume=broken.ckpt"], ["broken.ckpt: the file cannot be read"]),
+        (["resume=nothing.ckpt"], ["nothing.ckpt: the file cannot be read"]),
+    ],
+    ids=lambda v: " ".join(v)[:60],
+)
+def test_what_cannot_be_resumed_is_told_before_anything_is_written(
+    tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    _put_checkpoints(tmp_path)
+    done = run(tmp_path, *SMALL, *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    for fragment in words:
+        assert fragment in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def _put_checkpoints(folder: Path) -> None:
+    (folder / "empty" / "checkpoints").mkdir(parents=True)
+    (folder / "broken.ckpt").write_bytes(b"not a checkpoint")
+    (folder / "nothing.ckpt").write_bytes(b"")
 
 
 @pytest.mark.few(3)
@@ -131,9 +193,6 @@ IN_THE_RUN = [
 def test_a_mistake_that_only_the_run_can_see_is_told_too(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "broken.ckpt").write_bytes(b"not a checkpoint")
-    (tmp_path / "nothing.ckpt").write_bytes(b"")
     done = run(tmp_path, *SMALL, *arguments)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from sdpo_exp.cli.evaluate import check_evaluate
+from sdpo_exp.cli.evaluate.evaluate import check_evaluate
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.cell_name import register_resolvers
 from sdpo_exp.config.check import check_config
 from sdpo_exp.config.composition import compose_cell
+from sdpo_exp.config.hydra_versions import instantiate
 from sdpo_exp.config.schema import GROUPS
 from sdpo_exp.config.third_party import check_third_party
 from sdpo_exp.safeguard import scale_loser_gradient
@@ -84,7 +84,8 @@ def test_every_choice_of_the_evaluation_composes_and_passes_its_check(
 
 @pytest.mark.parametrize("recipe", options("recipe"))
 def test_a_recipe_sets_its_cell_and_the_command_line_still_wins(recipe: str) -> None:
-    model, objective = recipe.split("_", 1)
+    model = max((m for m in options("model") if recipe.startswith(f"{m}_")), key=len)
+    objective = recipe.removeprefix(f"{model}_")
     config = composed(f"model={model}", f"objective={objective}")
     assert config.recipe.source
     assert check_config(config) == []

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from sdpo_exp.config import conf_dir, signatures
+from sdpo_exp.config import conf_dir
 from sdpo_exp.config.schema import type_problem
 from sdpo_exp.config.signatures import UNKNOWN, TargetError, read_signature
+from tests.config.made_up import accepted, read_instead
 
 
 def own_targets() -> list[str]:
@@ -34,7 +34,8 @@ def own_targets() -> list[str]:
 
 @pytest.mark.parametrize("target", own_targets())
 def test_it_agrees_with_the_imported_class(target: str) -> None:
-    read, real = read_signature(target), inspect.signature(get_object(target)).parameters
+    read, real = read_signature(target), accepted(target)
+    assert not read.open_ended
     assert list(read.parameters) == list(real)
     for name, parameter in read.parameters.items():
         assert parameter.required == (real[name].default is inspect.Parameter.empty), name
@@ -100,14 +101,8 @@ class Child(Root):
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package with a class and its child, in files of their own; torch is not there."""
-    (tmp_path / "sdpo_exp").mkdir()
-    (tmp_path / "sdpo_exp" / "__init__.py").touch()
-    for name, source in PACKAGE.items():
-        (tmp_path / "sdpo_exp" / f"{name}.py").write_text(source)
-    monkeypatch.setattr(signatures, "_ROOT", tmp_path)
-    read_signature.cache_clear()
-    yield
-    read_signature.cache_clear()
+    with read_instead(tmp_path, PACKAGE, monkeypatch):
+        yield
 
 
 @pytest.mark.usefixtures("package")
@@ -132,7 +127,7 @@ def test_a_classmethod_may_be_inherited() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("sdpo_exp.child.Child.nothing", "sdpo_exp.base.Base has no nothing"),
+        ("sdpo_exp.child.Child.nothing", "sdpo_exp.child.Child has no nothing"),
         ("sdpo_exp.base.Base.nothing", "sdpo_exp.base.Base has no nothing"),
         ("sdpo_exp.child.Child.method", "Child.method is no classmethod"),
         ("sdpo_exp.child.Child.free", "Child.free is no classmethod"),

@@ -67,7 +67,7 @@ def test_half_precision_weights_need_a_reference_of_their_dtype() -> None:
 @pytest.mark.parametrize("evaluation", ["tiny", "smoke"])
 def test_a_real_model_is_not_judged_by_the_embedded_world(evaluation: str) -> None:
     (problem,) = problems("model=sd15", f"evaluation={evaluation}")
-    assert "does not draw. Use evaluation=off" in problem
+    assert "does not draw. Use evaluation=prompts, or evaluation=off" in problem
 
 
 def test_a_smoke_run_of_a_real_model_is_small() -> None:

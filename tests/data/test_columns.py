@@ -99,7 +99,7 @@ def test_a_larger_holdout_only_adds_captions() -> None:
         ({}, "either winner and loser, or image_0 and image_1"),
         ({"winner": "a"}, "winner and loser come together"),
         ({**BOTH, "winner": "a", "loser": "b", "label_0": "l"}, "either winner and loser"),
-        (BOTH, "image_0 and image_1 need label_0, or score_0 and score_1"),
+        (BOTH, "image_0 and image_1 need label_0, preferred, or score_0 and score_1"),
         ({**BOTH, "score_0": "s"}, "score_0 and score_1 come together"),
         ({"winner": "a", "loser": "b", "label_0": "l"}, "leave labels and scores null"),
     ],
@@ -174,7 +174,7 @@ def test_a_missing_column_is_told_with_those_there_are() -> None:
 
 
 def test_a_label_column_of_words_is_told() -> None:
-    with pytest.raises(UserError, match="column 'l' should hold numbers, it holds string"):
+    with pytest.raises(UserError, match="column 'l' should hold numbers; row 0 has 'left'"):
         chosen(Columns(**BOTH, label_0="l"), l=["left", "right"])
 
 

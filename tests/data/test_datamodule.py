@@ -186,8 +186,8 @@ def test_without_validation_pairs_there_is_no_loader_and_too_many_are_told(
     pairs: TablePairs,
 ) -> None:
     assert data_of(pairs).val_dataloader() == []
-    with pytest.raises(UserError, match=r"900 held-out pairs, the data has 800: lower data.valid"):
-        data_of(pairs, validation_pairs=900)
+    with pytest.raises(UserError, match=r"data.validation_pairs=900: the data has 800 held-out"):
+        data_of(pairs, validation_pairs=900).setup("fit")
     data = data_of(pairs, validation_pairs=2)
     data.trainer = _Stage(2, 3)  # type: ignore[assignment]
     with pytest.raises(UserError, match="fewer than the 3 devices"):

@@ -79,7 +79,10 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path: Path) -> None:
         ("empty", "has no winner/ and loser/"),
         ("no images", "no images"),
         ("two of a name", "a.jpg and a.png have one name"),
-        ("bad csv", "captions.csv: should hold rows with file and caption, but KeyError: 'file'"),
+        (
+            "bad csv",
+            "captions.csv: no column file or file_name or filename or image. It has: name",
+        ),
         ("both", "both captions.csv and captions.jsonl"),
     ],
 )
@@ -173,3 +176,63 @@ def test_half_a_split_is_told_with_the_keys_to_set(tmp_path: Path) -> None:
     path = str(folder(tmp_path / "p", ["a.png"]))
     with pytest.raises(UserError, match=r"p: part=all and .* give data.validation.part=validation"):
         FolderPairs(path, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "captions.csv",
+            "file,caption\na,a cat, sitting on a mat\n",
+            "row 0 (line 2): 3 cells under 2",
+        ),
+        (
+            "captions.csv",
+            "file,caption\na,x\na.png,y\n",
+            "row 1 (line 3): a has a caption already, at row 0",
+        ),
+        ("captions.csv", "file;caption\na;x;y\n", "row 0 (line 2): 3 cells under 2"),
+        ("captions.csv", "file,caption\n,x\n", "row 0 (line 2): no file named"),
+        ("captions.csv", "file,text,caption\na,x,y\n", "columns caption, text; leave one"),
+        ("captions.csv", 'file,caption\na,"x\n', "a quote that is never closed"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    path = folder(tmp_path / "p", ["a.png"])
+    (path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        FolderPairs(str(path))
+    assert words in str(caught.value)
+
+
+def test_text_in_another_encoding_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = folder(tmp_path / "p", ["a.png"])
+    (path / "captions.csv").write_bytes("file,caption\na,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"iconv -f latin1 -t utf-8 \S+captions\.csv"):
+        FolderPairs(str(path))
+
+
+@pytest.mark.parametrize("caption", ["NA", "None", "null", "1984", "2024-01-01", "true"])
+def test_words_that_look_like_something_else_are_captions(tmp_path: Path, caption: str) -> None:
+    path = folder(tmp_path / "p", ["a.png"])
+    (path / "captions.csv").write_text(f"file,caption\na,{caption}\n")
+    assert FolderPairs(str(path))[0].prompt == caption
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,text\na.png,the a\n"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "the a"}\n'),
+        ("captions.tsv", "file\tcaption\na\tthe a\n"),
+        ("captions.csv", "image,prompt\nwinner/a.png,the a\n"),
+    ],
+)
+def test_the_usual_layouts_are_read(tmp_path: Path, name: str, text: str) -> None:
+    path = folder(tmp_path / "p", ["a.png"])
+    (path / name).write_text(text)
+    for extra in ("._a.png", "notes.pdf", ".DS_Store"):
+        (path / "winner" / extra).write_bytes(b"no image")
+    assert [FolderPairs(str(path))[0].prompt] == ["the a"]

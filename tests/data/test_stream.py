@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sdpo_exp.data.columns import Columns, is_held_out
+from sdpo_exp.data.columns import Columns
 from sdpo_exp.data.datamodule import PairDataModule
+from sdpo_exp.data.holdout import is_held_out
 from sdpo_exp.data.sampler import BatchLayout, StepSampler
 from sdpo_exp.data.stream import StreamPairs
 from sdpo_exp.data.stream_head import StreamHead
@@ -206,7 +207,7 @@ def test_the_samplers_keys_of_an_endless_source_are_positions() -> None:
 
 def test_a_stream_cannot_be_held_out(path: str) -> None:
     with pytest.raises(UserError, match=r"data.validation: an endless stream"):
-        module_of(path, validation=stream(path))
+        module_of(path, validation=stream(path)).setup("fit")
     with pytest.raises(TypeError, match="no length"):
         len(stream(path))
 

@@ -172,7 +172,7 @@ def test_missing_columns_unreadable_files_and_empty_choices_are_told(tmp_path: P
     with pytest.raises(UserError, match=r"no pair left \(5 rows, 0 ties, 5 below min_margin"):
         table(tmp_path / "m.parquet", named, min_margin=0.5)
     (path / "train.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match=r"train.parquet: cannot be read as a table"):
+    with pytest.raises(UserError, match=r"train.parquet: cannot be read as parquet"):
         table(path)
 
 

@@ -14,7 +14,7 @@ from tests.hub_cache import SMALL_REAL, environment_of, fill
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Continuous integration runs the first two themselves, a test of tests/cli/test_sweep.py the third.
+# Continuous integration runs the first two themselves, tests/cli/train/test_sweep.py the third.
 MAKE_TARGETS = {"run", "test", "ablation"}
 
 
@@ -48,14 +48,14 @@ PYTHON = [
 ]
 
 
-# tests/cli/test_pretrain.py runs these two, one after the other.
+# tests/cli/data/test_pretrain.py runs these two, one after the other.
 OF_THE_BASE_MODEL = (
     "python -m sdpo_exp.pretrain folder=outputs/pretrain/mine",
     "python -m sdpo_exp model.pretrained=outputs/pretrain/mine",
 )
 
 
-# And tests/cli/test_sample_pairs.py these.
+# And tests/cli/data/test_sample_pairs.py these.
 OF_THE_PAIRS = (
     "python -m sdpo_exp.sample_pairs folder=outputs/sampled_pairs/mine seed=1",
     "python -m sdpo_exp data=tiny_sampled data.train.folder=outputs/sampled_pairs/mine",
@@ -156,7 +156,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [*RUNS, *REPORT])
 def test_a_documented_look_at_runs_works(swept: Path, command: str) -> None:
-    from sdpo_exp.cli import report, runs
+    from sdpo_exp.cli.runs import report, runs
 
     finished = [f for f in run_folders(swept) if (f / "evaluation.json").is_file()]
     names = {"run/CELL/TIME": finished[0], "run/OTHER/TIME": finished[1]}
@@ -233,7 +233,11 @@ def test_the_documented_relabelling_confirms_every_label_and_trains(tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("page", "code"), blocks("python"), ids=lambda v: v[:20])
+# tests/docs/test_python_page.py runs those of python.md, which train.
+BLOCKS = [(page, body) for page, body in blocks("python") if page != "python.md"]
+
+
+@pytest.mark.parametrize(("page", "code"), BLOCKS, ids=lambda v: v[:20])
 def test_a_documented_code_block_runs(page: str, code: str) -> None:
     names: dict[str, Any] = {}
     exec(compile(code, page, "exec"), names)

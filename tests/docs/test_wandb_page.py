@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from sdpo_exp.cli.dashboard import main as dashboard
+from sdpo_exp.cli.dashboard.dashboard import main as dashboard
 from tests.cli.command import BARE, SMALL, here, run
 from tests.docs.test_documented_commands import ROOT, blocks
 from tests.loggers.server import Server, serving

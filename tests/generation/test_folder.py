@@ -187,5 +187,42 @@ def test_a_manifest_that_is_none_is_told(tmp_path: Path, entries: Any, words: st
 
 
 def test_no_manifest_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"manifest.json: cannot be read as a manifest"):
+    with pytest.raises(UserError, match=r"no manifest.json, as generate writes it, and no CSV"):
         read_manifest(tmp_path)
+
+
+def test_a_csv_of_files_and_prompts_is_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "seen").mkdir()
+    for name in ("a.png", "seen/b.png"):
+        RED.save(tmp_path / name)
+    (tmp_path / "scores.csv").write_text("model,index,prompt\nbase,0,a cat\n")
+    table = tmp_path / "prompts.csv"
+    table.write_text(
+        'file,prompt\na.png,"a cat, sleeping"\nseen/b.png,a dog\n,no file\n', "utf-8-sig"
+    )
+    for path in (tmp_path, table):
+        manifest = read_manifest(path)
+        assert (manifest.by_index, manifest.dropped) == (False, 1)
+        assert [(r.set, r.index, r.prompt) for r in manifest.images] == [
+            ("prompts", 0, "a cat, sleeping"), ("prompts", 1, "a dog")
+        ]  # fmt: skip
+        assert manifest.images[1].file == tmp_path / "seen" / "b.png"
+    table.write_text("set,file,prompt,index,seed\nmine,a.png,a cat,7,3\n")
+    (image,) = read_manifest(tmp_path).images
+    assert (image.set, image.index, image.seed) == ("mine", 7, 3)
+    (tmp_path / "more.csv").write_text("prompt,file\na cat,a.png\n")
+    with pytest.raises(UserError, match=r"several CSVs .* \(more.csv, prompts.csv\)"):
+        read_manifest(tmp_path)
+    with pytest.raises(UserError, match=r"scores.csv: no column file; its columns: model, index"):
+        read_manifest(tmp_path / "scores.csv")
+    with pytest.raises(UserError, match=r"seen: no manifest.json, as .*, and no CSV with"):
+        read_manifest(tmp_path / "seen")
+
+
+def test_one_prompt_s_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    RED.save(tmp_path / "000.png")
+    rows = {"base": [{"file": "base/000.png"}], "tuned": [{"file": "000.png", "reward": 0.5}]}
+    earlier = {"prompt": "a cat", "seed": 4, "images": rows}
+    (tmp_path / "manifest.json").write_text(json.dumps(earlier))
+    (image,) = read_manifest(tmp_path).images
+    assert (image.prompt, image.seed, image.file.name) == ("a cat", 4, "000.png")

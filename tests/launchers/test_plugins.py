@@ -80,6 +80,17 @@ def test_every_swept_key_of_a_search_is_checked_at_both_ends(tmp_path: Path) -> 
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_swept_choice_cannot_bring_its_own_launcher(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    overlay = "# @package _global_\ndefaults: [override /hydra/launcher: joblib]\n"
+    (folder / "mine.yaml").write_text(overlay)
+    done = run(tmp_path, "--config-dir", "conf", "-m", "experiment=smoke,mine")
+    assert done.returncode == 1
+    assert "hydra.launcher: all cells of a sweep share one" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_no_library_is_imported_to_look_at_a_command(tmp_path: Path) -> None:
     from tests.cli.command import python
 
@@ -87,7 +98,7 @@ def test_no_library_is_imported_to_look_at_a_command(tmp_path: Path) -> None:
         "import sys, atexit\n"
         f"found = lambda: [m for m in {LIBRARIES!r} if m in sys.modules]\n"
         "atexit.register(lambda: print('LOADED', found()))\n"
-        "from sdpo_exp.cli.train import main\nmain()"
+        "from sdpo_exp.cli.train.train import main\nmain()"
     )
     done = python(tmp_path, "-c", code, "hydra/launcher=ray", "hydra/sweeper=optuna", "lrr=1")
     assert "did you mean 'lr'" in done.stderr

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import wandb
 
-from sdpo_exp.cli.dashboard import main as dashboard
+from sdpo_exp.cli.dashboard.dashboard import main as dashboard
 from sdpo_exp.loggers.offline import find_runs, read_run
 from sdpo_exp.loggers.wandb_run import WandbRun
 from sdpo_exp.loggers.wandb_session import close_run
 from tests.cli.command import here, python
 from tests.loggers.server import Server, serving
+from tests.loggers.test_wandb_run import ours
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +93,7 @@ def test_the_end_of_wandbs_process_is_told_and_the_next_run_has_another(
             run.log_table("table", ["a"], [[1]], step=step)
         run.finalize("success")
         close_run(failed=False)
-    told = [r.message for r in caplog.records if r.name.startswith("sdpo_exp")]
+    told = ours(caplog)
     assert len(told) == 2
     assert "the training goes on" in told[0]
     assert "upload what is left with: wandb sync" in told[1]

@@ -107,7 +107,9 @@ def test_a_model_comes_from_a_source_a_commit_and_files(cache: Path, tmp_path: P
     }
     assert json.loads(json.dumps(found)) == found
     assert files.origin(str(tmp_path), tmp_path / "a.bin")["commit"] is None
-    assert files.tokenizer_origin("some/scorer", snapshot)["commit"] == snapshot.name
+    both = files.origin_with_tokenizer(str(tmp_path), tmp_path / "a.bin", "some/scorer", snapshot)
+    words = {"source": "some/scorer", "commit": snapshot.name}
+    assert both == {**files.origin(str(tmp_path), tmp_path / "a.bin"), "tokenizer": words}
 
 
 @pytest.mark.parametrize(("blob", "is_taken"), [("5" * 64, True), ("5" * 40, False)])

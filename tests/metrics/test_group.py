@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp import hub
-from sdpo_exp.cli.scorers import build_scorers
+from sdpo_exp.cli.evaluate.scorers import build_scorers
 from sdpo_exp.config import conf_dir
 from sdpo_exp.config.check import check_node
 from sdpo_exp.config.sources import absent_sources

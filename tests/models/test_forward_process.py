@@ -4,7 +4,8 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpo_exp.models.forward_process import FlowProcess, VPProcess
+from sdpo_exp.models.flow_process import FlowProcess
+from sdpo_exp.models.forward_process import VPProcess
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 HALF = [torch.bfloat16, torch.float16]

@@ -21,6 +21,7 @@ from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.sdxl import StableDiffusionXL
 from sdpo_exp.models.stable_diffusion import StableDiffusion
 from sdpo_exp.models.tuning import FullTuning, LoraTuning
+from sdpo_exp.models.vae_latents import vae_dtype_on
 from sdpo_exp.objectives.dpo import DPO
 from sdpo_exp.safeguard import PreserveWinner
 from sdpo_exp.training import PreferenceModule
@@ -160,6 +161,11 @@ def test_the_empty_prompt_is_encoded_or_zeros(make: Make) -> None:
         assert torch.equal(zeros[name][0], encoded[name][0])
 
 
+def test_sdxl_refuses_an_option_that_its_base_has_not(folders: dict[str, Path]) -> None:
+    with pytest.raises(TypeError, match="time_id"):
+        StableDiffusionXL(str(folders["sdxl"]), time_id="true")
+
+
 def test_sdxl_time_ids_are_constant_or_true(folders: dict[str, Path]) -> None:
     constant = StableDiffusionXL(str(folders["sdxl"]))
     true = StableDiffusionXL(str(folders["sdxl"]), time_ids="true")
@@ -292,11 +298,11 @@ def test_a_float16_vae_that_overflows_is_refused(make: Make) -> None:
 
 
 def test_auto_keeps_a_vae_in_float32_where_half_is_not_safe(make: Make) -> None:
-    backbone = make()
-    assert backbone._vae_dtype_on(torch.device("cuda")) == torch.float32
-    backbone.vae.register_to_config(force_upcast=False)
-    assert backbone._vae_dtype_on(torch.device("cuda")) == torch.float16
-    assert backbone._vae_dtype_on(torch.device("cpu")) == torch.float32
+    vae = make().vae
+    assert vae_dtype_on(vae, "auto", torch.device("cuda")) == torch.float32
+    vae.register_to_config(force_upcast=False)
+    assert vae_dtype_on(vae, "auto", torch.device("cuda")) == torch.float16
+    assert vae_dtype_on(vae, "auto", torch.device("cpu")) == torch.float32
 
 
 @pytest.mark.few(1)
@@ -304,6 +310,7 @@ def test_a_separate_vae_is_taken(make: Make, tmp_path: Path) -> None:
     from tests.checkpoints import small_vae
 
     base = make()
+    torch.manual_seed(1)  # not the base's, whatever ran before
     other = small_vae(base.vae.config.scaling_factor)
     other.save_pretrained(tmp_path / "own")
     other.save_pretrained(tmp_path / "pipeline" / "vae")

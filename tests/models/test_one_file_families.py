@@ -11,7 +11,8 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from torch import Tensor, nn
 
-from sdpo_exp.models.forward_process import FlowProcess, VPProcess
+from sdpo_exp.models.flow_process import FlowProcess
+from sdpo_exp.models.forward_process import VPProcess
 from sdpo_exp.models.reference import FrozenReference
 from sdpo_exp.models.sdxl import StableDiffusionXL
 from sdpo_exp.models.stable_diffusion import StableDiffusion

@@ -47,7 +47,7 @@ def test_the_summary_shows_the_comparison_on_terminal_and_page(tmp_path: Path) -
     summary = write_summary(tmp_path, status="finished", seconds=1.0)
     said = [line.split() for line in format_summary(summary).splitlines()]
     assert ["reward", "0.400", "0.500", "+0.100", "0.058"] in said
-    assert ["winner", "error", "-", "reference", "0.0000", "-0.2500", "-0.2500", "0.1250"] in said
+    assert ["winner", "drift", "0.0000", "-0.2500", "-0.2500", "0.1250"] in said
     page = (tmp_path / "summary.md").read_text()
     assert "| reward | 0.400 | 0.500 | +0.100 | 0.058 |" in page
     assert "| three images | base | tuned | change | s.e. |" in page
@@ -57,7 +57,7 @@ def test_a_mean_that_is_no_number_is_said_and_not_a_crash(tmp_path: Path) -> Non
     broken = {"reward": np.array([np.nan, 0.5])}
     write_evaluation(tmp_path, "two images", ["a", "b"], broken, broken)
     summary = write_summary(tmp_path, status="finished", seconds=1.0)
-    assert "reward nan nan nan nan" in " ".join(format_summary(summary).split())
+    assert "reward nan nan nan -" in " ".join(format_summary(summary).split())
 
 
 def test_a_resumed_probe_claims_no_error_of_a_change_from_the_base(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_resumed_probe_claims_no_error_of_a_change_from_the_base(tmp_path: Pat
         "probe/winner_minus_ref,probe/winner_minus_ref_se,step\n0.1,0.05,240\n0.2,0.05,480\n"
     )
     said = format_summary(write_summary(tmp_path, status="finished", seconds=1.0))
-    line = next(line for line in said.splitlines() if line.startswith("winner error"))
+    line = next(line for line in said.splitlines() if line.startswith("winner drift"))
     assert line.split()[-3:] == ["0.1000", "0.2000", "+0.1000"]
     assert "first" in said
     assert "base" not in said
@@ -75,7 +75,8 @@ def test_a_resumed_probe_claims_no_error_of_a_change_from_the_base(tmp_path: Pat
 def test_the_picture_has_base_left_and_tuned_right(tmp_path: Path, count: int) -> None:
     red, green = np.zeros((2, count, 8, 8, 3), np.uint8)
     red[..., 0] = green[..., 1] = 255
-    plot_before_after(tmp_path / "p" / "x.png", ["a caption"] * count, red, green)
+    prompts = ["a caption for $5 and $6"] * count
+    plot_before_after(tmp_path / "p" / "x.png", prompts, red, green)
     pixels = np.asarray(Image.open(tmp_path / "p" / "x.png").convert("RGB")).reshape(-1, 3)
     width = Image.open(tmp_path / "p" / "x.png").width
     columns = [np.flatnonzero((pixels == c).all(1)) % width for c in ([255, 0, 0], [0, 255, 0])]

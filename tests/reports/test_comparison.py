@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo_exp.comparison import (
+from sdpo_exp.evaluation.comparison import (
     ImageKey,
     Match,
     ModelComparison,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from sdpo_exp.comparison import (
+from sdpo_exp.evaluation.comparison import (
     ImageKey,
     Match,
     MetricAverage,
@@ -51,14 +52,17 @@ def matched(
 
 
 @pytest.fixture
-def figure(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
-    """What was drawn, kept open."""
+def figure(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What was drawn, kept."""
     kept: list[Figure] = []
-    with monkeypatch.context() as patch:
-        patch.setattr("sdpo_exp.reports.comparison_plot.plt.close", kept.append)
-        yield kept
-    for each in kept:
-        plt.close(each)
+    save = Figure.savefig
+
+    def keep(drawn: Figure, *arguments: Any, **named: Any) -> None:
+        kept.append(drawn)
+        save(drawn, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
 
 
 def test_every_metric_has_its_row_and_every_model_its_lines(
@@ -109,7 +113,7 @@ def visible_texts(drawn: Figure) -> Iterator[Text]:
 def test_no_text_lies_on_another_or_outside(tmp_path: Path, figure: list[Figure]) -> None:
     plot_comparison(tmp_path / "plot.png", *matched(), base="sd15")
     (drawn,) = figure
-    drawn.canvas.draw()  # at its own resolution, not the file's
+    FigureCanvasAgg(drawn).draw()  # at its own resolution, not the file's
     boxes = [(t.get_text(), t.get_window_extent()) for t in visible_texts(drawn) if t.get_text()]
     assert len(boxes) > 60
     width, height = drawn.bbox.size

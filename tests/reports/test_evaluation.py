@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdpo_exp.comparison import ImageKey, PromptKey, Score
+from sdpo_exp.evaluation.comparison import ImageKey, PromptKey, Score
 from sdpo_exp.reports.evaluation import evaluation_page, evaluation_table, summarise
 
 TEXTS = {PromptKey("s", i): text for i, text in enumerate(["cat", "dog", "cat"])}

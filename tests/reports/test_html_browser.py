@@ -59,10 +59,18 @@ def browse(page: Path, profile: Path, *flags: str) -> None:
     assert not re.findall(r".*CONSOLE.*", done.stderr), done.stderr
 
 
-def ask(page: Path, profile: Path, question: str) -> dict[str, Any]:
-    """What a function body returns in the page, in real time, once all plots are drawn."""
+def ask(page: Path, profile: Path, question: str, width: int | None = None) -> dict[str, Any]:
+    """What a function body returns in the page, in real time, once all plots are drawn.
+
+    A window has at least 500 px, so the page is in a frame where it is to have a width.
+    """
     asking = page.with_name(f"{profile.name}.html")
     asking.write_text(page.read_text().replace("</body>", ASK.replace("QUESTION", question)))
+    if width is not None:
+        style = f"border: 0; width: {width}px; height: 800px"
+        frame = f'<body style="margin: 0"><iframe style="{style}" src="{asking.name}"></iframe>'
+        asking = asking.with_name(f"{profile.name}-frame.html")
+        asking.write_text(frame)
     process = subprocess.Popen(
         command(asking, profile, "--remote-debugging-port=0"), stderr=subprocess.PIPE, text=True
     )
@@ -154,7 +162,10 @@ TOUCH = """
   const filter = document.querySelector('[data-filter="table-runs"]');
   filter.value = "died";
   filter.dispatchEvent(new Event("input"));
-  told.found = rows("table-runs").filter((row) => !row.hidden).length;
+  const folded = document.querySelector("#runs .folded");
+  told.found = [rows("table-runs"), [...folded.querySelectorAll("tbody tr")]]
+    .map((part) => part.filter((row) => !row.hidden).length);
+  told.open = folded.open;
   const plot = document.querySelector(".plot[data-kind=curve]");
   const lines = () => plot.data.length;
   told.lines = [lines()];
@@ -180,9 +191,60 @@ def test_tables_sort_and_filter_and_plots_follow_switches(page: Path, tmp_path: 
     assert values == sorted(values)
     assert told["down"] == told["up"][::-1]
     assert told["sorted"] == "descending"
-    assert told["found"] == 1
+    assert told["found"] == [0, 1]
+    assert told["open"]
     first, without_a_column, without_seeds = told["lines"]
     assert first > without_a_column > without_seeds > 0
     assert told["theme"] == ["light", "dark"]
     assert told["followed"]
     assert told["paper"] == [True, 216]
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A day of unnamed trials: two models, three sets of pairs, many values, some that failed."""
+    root = tmp_path_factory.mktemp("day")
+    quick = Made(steps=8, images=4, samples=1)
+    hard = ("data.train._target_", "sdpo_exp.testbed.hard.HardPairs")
+    own = (
+        ("data.train._target_", "sdpo_exp.data.folder.FolderPairs"),
+        ("data.train.path", "/a/own"),
+    )
+    trials = [(), (hard,), own, *(((key, 3 + i),) for i in range(4) for key in KEYS)]
+    for number, settings in enumerate(trials):
+        started = f"2026-01-01T{number:02d}:00:00"
+        make_run(root, replace(quick, settings=settings, started=started))
+    for objective in ("dpo", "dspo", "dmpo", "ipo"):
+        for guard in ("off", "on"):
+            made = replace(quick, objective=objective, safeguard=guard)
+            make_run(root, replace(made, seed=1))
+            make_run(root, replace(made, model="sd15", images=0, samples=0))
+    for seed, status in enumerate(("failed", "died", "interrupted")):
+        make_run(root, replace(quick, status=status, seed=seed, settings=(("lr", 7.0),)))
+    return write_report(gather(find_runs([root]), Options(resamples=50)), root / "report")
+
+
+KEYS = ("objective.beta", "lr", "safeguard.mu", "max_steps", "timesteps.min")
+SIZE = """
+  const inside = (el) => el.closest(".scroll, .links, .many, .js-plotly-plot, .hidden, .skip");
+  const wide = [...document.querySelectorAll("main *")].filter((el) => !inside(el)
+    && el.getBoundingClientRect().right > innerWidth + 1).map((el) => el.outerHTML.slice(0, 80));
+  const root = document.documentElement;
+  const folded = [...document.querySelectorAll("details.panel:not([open])")];
+  const told = { wide, window: innerWidth, width: root.scrollWidth, height: root.scrollHeight };
+  folded[0].open = true;
+  folded[0].dispatchEvent(new Event("toggle"));
+  const late = [...folded[0].querySelectorAll(".plot")];
+  return { ...told, late: late.length, drawn: late.filter((el) => el.data?.length).length };
+"""
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_day_of_trials_is_no_long_page_and_never_wider_than_the_window(
+    day: Path, tmp_path: Path, width: int
+) -> None:
+    told = ask(day, tmp_path, SIZE, width)
+    assert told["window"] == told["width"] == width
+    assert told["wide"] == []
+    assert told["height"] < 18_000
+    assert told["drawn"] == told["late"] > 6

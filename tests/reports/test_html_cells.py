@@ -48,7 +48,7 @@ def test_a_seed_that_is_not_the_runs_own_tells_cells_apart(tmp_path: Path) -> No
             settings = (("callbacks.probe.seed", probe),)
             make_run(tmp_path, replace(QUICK, seed=seed, settings=settings))
     cells = cells_in(tmp_path)
-    assert [cell.row for cell in cells] == ["dpo seed=0", "dpo seed=5"]
+    assert [cell.row for cell in cells] == ["dpo probe.seed=0", "dpo probe.seed=5"]
     assert all(len(cell.runs) == 2 for cell in cells)
 
 
@@ -104,3 +104,67 @@ def test_differing_keys_and_their_echoes() -> None:
     assert columns == {"recipe.mu": ["1", "3"], "a.mu": ["1", "3"], "lr": ["2", "(absent)"]}
     assert without_echoes(columns, frozenset()) == {"lr": ("lr", "a.mu", "recipe.mu")}
     assert list(without_echoes(columns, frozenset({"recipe.mu"}))) == ["recipe.mu"]
+
+
+def test_names_say_what_a_study_is_about_and_no_plumbing(tmp_path: Path) -> None:
+    folder = "sdpo_exp.data.folder.FolderPairs"
+    trials: tuple[tuple[tuple[str, object], ...], ...] = (
+        (),
+        (("objective.beta", 777.0),),
+        (("safeguard.mu", 0.5),),
+        (("data.train._target_", folder), ("data.train.path", "/home/me/own")),
+        (("data.num_workers", 7), ("callbacks.probe.pairs", 4)),  # the first cell once more
+        (("data.micro_batch", 4),),
+    )
+    for number, settings in enumerate(trials):
+        make_run(tmp_path, replace(QUICK, settings=settings, started=f"2026-01-01T00:00:0{number}"))
+    make_run(tmp_path, replace(QUICK, model="sd15"))
+    labels = {cell.label: len(cell.runs) for cell in cells_in(tmp_path)}
+    assert labels == {
+        "tiny dpo micro_batch=8 / on": 2,  # only where nothing else tells two apart
+        "tiny dpo beta=777 / on": 1,
+        "tiny dpo / on mu=0.5": 1,
+        "tiny folder own dpo / on": 1,
+        "tiny dpo micro_batch=4 / on": 1,
+        "sd15 dpo / on": 1,
+    }
+
+
+def test_what_came_to_nothing_is_folded_away(tmp_path: Path) -> None:
+    from sdpo_exp.reports.html.gather import Options, gather
+
+    make_run(tmp_path, QUICK)
+    make_run(tmp_path, replace(QUICK, status="running", settings=(("lr", 2e-4),)))
+    make_run(tmp_path, replace(QUICK, status="failed", settings=(("lr", 5e-4),)))
+    report = gather(find_runs([tmp_path]), Options(resamples=20))
+    assert [cell.settings["lr"] for cell in report.folded] == ["0.0005"]
+    assert report.rows == ["dpo lr=0.0001", "dpo lr=0.0002"]
+    assert len(report.cells) == 3
+
+
+def test_model_and_data_are_headings_and_short_keys_have_the_word_before(tmp_path: Path) -> None:
+    lora = ("tuning._target_", "sdpo_exp.models.tuning.LoraTuning")
+    trials: tuple[tuple[tuple[str, object], ...], ...] = (
+        (("data.train._target_", "sdpo_exp.testbed.hard.HardPairs"),),
+        (),
+        (("timesteps.min", 200),),
+        (("callbacks.ema._target_", "sdpo_exp.callbacks.ema.EmaWeights"),),
+        (lora, ("tuning.rank", 4), ("tuning.alpha", 4)),
+        (lora, ("tuning.rank", 8), ("tuning.alpha", 8)),
+    )
+    for settings in trials:
+        make_run(tmp_path, replace(QUICK, settings=settings))
+    data = (
+        ("data.train._target_", "sdpo_exp.data.folder.FolderPairs"),
+        ("data.train.path", "/a/b"),
+    )
+    make_run(tmp_path, replace(QUICK, model="sd15", settings=data))
+    cells = cells_in(tmp_path)
+    assert {cell.group for cell in cells} == {"sd15 on folder b", "tiny", "tiny on tiny_hard"}
+    assert {(cell.group, cell.short, cell.row) for cell in cells if cell.group != "tiny"} == {
+        ("sd15 on folder b", "dpo", "sd15 dpo"),
+        ("tiny on tiny_hard", "dpo", "tiny tiny_hard dpo"),
+    }
+    assert {cell.short for cell in cells if cell.group == "tiny"} == {
+        "dpo", "dpo timesteps.min=200", "dpo ema", "dpo lora rank=4", "dpo lora rank=8",
+    }  # fmt: skip

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sdpo_exp.evaluation.statistics import holm, sign_test
 from sdpo_exp.reports.html.curves import panels_of, thin
 from sdpo_exp.reports.html.gather import Options, Report, gather
 from sdpo_exp.reports.html.tables import cells_csv, runs_csv
 from sdpo_exp.reports.metrics_file import Series
 from sdpo_exp.reports.run_records import find_runs
-from sdpo_exp.statistics import holm, sign_test
 from tests.reports.run_folders import Made, make_run, make_sweep
 
 

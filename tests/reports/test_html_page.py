@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
+from sdpo_exp.evaluation.statistics import Interval
 from sdpo_exp.reports.html.forest import forest_of
 from sdpo_exp.reports.html.gather import Options, Report, gather
 from sdpo_exp.reports.html.page import page_of, script_json
 from sdpo_exp.reports.html.tables import cells_csv, latex, latex_of, markdown_of
 from sdpo_exp.reports.run_records import find_runs
-from sdpo_exp.statistics import Interval
 from tests.reports.run_folders import Made, make_run, make_sweep
 
 EVIL = "<script>alert(1)</script>"
@@ -139,6 +139,20 @@ def test_the_page_shows_what_the_report_knows(report: Report, tmp_path: Path) ->
     assert (
         page.count('class="pixels" src="data:image/png') == 2 * 5
     )  # two prompts, base and four cells
+
+
+def test_many_cells_are_grouped_and_folded_not_listed_again(tmp_path: Path) -> None:
+    quick = Made(steps=8, images=2, samples=0)
+    for value in range(9):
+        make_run(tmp_path, replace(quick, settings=(("objective.beta", 100.0 + value),)))
+    make_run(tmp_path, replace(quick, model="sd15", settings=(("lr", 1.0),)))
+    page = page_of(gather(find_runs([tmp_path]), Options(resamples=20)), tmp_path)
+    assert re.findall(r'<tr class="group"><th[^>]*>(\w+)</th>', page) == ["sd15", "tiny"]
+    assert page.count('<details class="panel card" open>') == 1  # of eight
+    assert "the other 9 cells" in page  # of lr, in place of their names
+    assert "_target_" not in page.replace(get_plotlyjs(), "").replace("_target_=", "")
+    assert "seed 0" in page
+    assert "seeds 0" not in page
 
 
 def test_links_to_run_folders_hold(root: Path, report: Report) -> None:

@@ -126,7 +126,7 @@ def test_a_reader_finds_how_it_was_made_and_how_good_it_is(run: Path) -> None:
         "fingerprint abc123 |",
         "Of the run's step 4 (finished).",
         "| reward | 0.500 | 0.750 | +0.250 | 0.062 |",
-        "| winner error - reference | 0.0000 | -0.0125 | -0.0125 | 0.0031 |",
+        "| winner drift | 0.0000 | -0.0125 | -0.0125 | 0.0031 |",
         f"| git revision | {'f' * 40}, changed |",
         "| torch | 2.14.1 |",
     ):

@@ -1,20 +1,24 @@
 """The base model's recipe: it learns, it is repeatable, and what it writes loads again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.models.tiny_flow import TinyFlowBackbone, open_pixel_model
 from sdpo_exp.testbed import base_model
 from sdpo_exp.testbed import pretrain as recipe
-from sdpo_exp.testbed.base_model import Hyperparameters, denoising_loss, train
+from sdpo_exp.testbed.base_model import HYPERPARAMETERS, Hyperparameters, denoising_loss, train
 from sdpo_exp.testbed.pretrain import pretrain, weight_hashes
 from sdpo_exp.testbed.sampling import Evaluation
 
 FAST = Hyperparameters(batch=4, warmup=2)
+FAST_FLOW = replace(HYPERPARAMETERS["tiny_flow"], batch=4, warmup=2)
 
 
 def silent(_line):
@@ -25,7 +29,7 @@ def silent(_line):
 def quick(monkeypatch):
     """Tiny batches, and no sampling: what is measured is tested with the shipped weights."""
     seen = Evaluation(250, 1.0, 0.1, 0.0, 0.5, 0.22, {"shape": 1 / 3})
-    monkeypatch.setattr(recipe, "Hyperparameters", lambda: FAST)
+    monkeypatch.setattr(recipe, "HYPERPARAMETERS", {"tiny": FAST, "tiny_flow": FAST_FLOW})
     monkeypatch.setattr(recipe, "evaluate", lambda *_: seen)
 
 
@@ -59,9 +63,18 @@ def test_the_text_encoder_learns_and_comes_back_frozen():
     assert all(p.requires_grad for p in trained.denoiser.parameters())
 
 
+def test_the_flow_models_text_path_learns_slowly():
+    backbone = base_model._fresh(0, FAST_FLOW, "tiny_flow")
+    parts = nn.ModuleDict({"network": backbone.denoiser, "text": backbone.text_encoder})
+    fast, slow = base_model._optimizer(parts, FAST_FLOW).param_groups
+    assert slow["lr"] == pytest.approx(FAST_FLOW.text_lr_factor * fast["lr"])
+    pooled = backbone.denoiser.time_text_embed.text_embedder.parameters()
+    assert {id(p) for p in pooled} < {id(p) for p in slow["params"]}
+
+
 def test_the_text_path_learns_slowly():
     backbone = base_model._fresh(0, FAST)
-    parts = nn.ModuleDict({"unet": backbone.denoiser, "text": backbone.text_encoder})
+    parts = nn.ModuleDict({"network": backbone.denoiser, "text": backbone.text_encoder})
     fast, slow = base_model._optimizer(parts, FAST).param_groups
     assert slow["lr"] == pytest.approx(0.05 * fast["lr"])
     slow_ids = {id(parameter) for parameter in slow["params"]}
@@ -70,15 +83,20 @@ def test_the_text_path_learns_slowly():
     assert len(fast["params"]) + len(slow_ids) == len(list(parts.parameters()))
 
 
-def test_pretrain_writes_a_folder_that_loads_and_is_described(quick, tmp_path):
+@pytest.mark.parametrize("model", ["tiny", "tiny_flow"])
+def test_pretrain_writes_a_folder_that_loads_and_is_described(quick, tmp_path, model):
     folder = tmp_path / "base"
-    described = pretrain(folder, steps=2, seed=1, log=silent)
+    described = pretrain(folder, steps=2, seed=1, log=silent, model=model)
     assert json.loads((folder / "recipe.json").read_text()) == described
     assert described["sha256"] == weight_hashes(folder)
     assert len(described["sha256"]) == 2
     assert described["validation"][0]["by_attribute"] == {"shape": 0.3333}
     assert not (tmp_path / "base.partial").exists()
-    TinyBackbone(str(folder)).encode_prompts([""])
+    weights = [load_file(file) for file in folder.glob("*/*.safetensors")]
+    assert {w.dtype for part in weights for w in part.values()} == {torch.float16}
+    opened = open_pixel_model(folder)
+    assert isinstance(opened, {"tiny": TinyBackbone, "tiny_flow": TinyFlowBackbone}[model])
+    assert opened.encode_prompts([""])["text"].shape == (1, 16, 64)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.tuning import FullTuning, LoraTuning
-from sdpo_exp.precision import check_updates_arrive, share_that_stands_still
+from sdpo_exp.training.precision import check_updates_arrive, share_that_stands_still
 from sdpo_exp.types import LossParts
 from tests.harness import Recorder, small_data, small_module, small_trainer
 from tests.unet import unet_module

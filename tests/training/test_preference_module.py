@@ -217,8 +217,8 @@ def test_a_rule_that_needs_parts_refuses_objectives_without_weights(tmp_path: Pa
 
 def test_a_step_s_row_is_logged_before_its_checkpoint_is_written(tmp_path: Path) -> None:
     class Order(StepCheckpoint):
-        def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
-            super()._save_checkpoint(trainer, filepath)
+        def _save(self, trainer: Any) -> None:
+            super()._save(trainer)
             saved_with.append([step for step, _ in recorder.rows])
 
     saved_with: list[list[int]] = []

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sdpo_exp.reports.data_words import data_of
+from sdpo_exp.reports.html.cell_names import Group, names_of
+from sdpo_exp.reports.html.files import attempt
 from sdpo_exp.reports.html.runs import Run
-from sdpo_exp.reports.html.settings import (
-    Settings,
-    differing,
-    named_keys,
-    settings_of,
-    without_echoes,
-)
+from sdpo_exp.reports.html.settings import Settings, settings_of
 
 OFF = "off"
 _OF_THE_SAFEGUARD = frozenset({"safeguard", "recipe.mu", "recipe.official_compat"})
 _OBJECTIVES = ("dpo", "dspo", "dspo_sdxl", "dmpo", "ipo", "hinge", "sft")
-_SAFEGUARDS = (OFF, "on", "pair", "global", "weighted", "constant")
+_SAFEGUARDS = (OFF, "on", "pair", "global", "weighted", "projection", "constant")
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,10 @@ class Cell:
 
     Attributes:
         key: names it in the page's data.
-        model, objective, safeguard: choices.
+        model, data, objective, safeguard: choices.
+        group: model and data as a heading; empty where all cells of the report share both.
         row, column: its place in the grid of objectives and safeguards.
+        short: the row as it is called below the heading of its group.
         settings: of its configuration, seeds left out.
         runs: all of them, by seed and time.
         counted: one finished run for each seed, the last one; where no run has finished, the last
@@ -38,9 +36,12 @@ class Cell:
 
     key: str
     model: str
+    data: str
     objective: str
     safeguard: str
+    group: str
     row: str
+    short: str
     column: str
     settings: Settings
     runs: tuple[Run, ...]
@@ -57,34 +58,29 @@ class Cell:
         return any(run.finished for run in self.runs)
 
     @property
+    def folded(self) -> bool:
+        """Whether nothing came of it, and nothing will."""
+        return not any(run.finished or run.status == "running" for run in self.runs)
+
+    @property
     def seeds(self) -> list[str]:
         """Of the runs that count."""
         return [str(run.seed) for run in self.counted]
 
 
-@dataclass(frozen=True)
-class _Group:
-    model: str
-    objective: str
-    safeguard: str
-    settings: Settings
-    runs: tuple[Run, ...]
-
-
 def cells_of(runs: Iterable[Run]) -> list[Cell]:
     """The cells, by model, objective and safeguard."""
     groups = sorted(_groups(runs), key=_place)
-    names = _names(groups)
     return [
         Cell(
-            f"c{i}", group.model, group.objective, group.safeguard, row, column,
-            group.settings, group.runs, tuple(_counted(group.runs)),
+            f"c{i}", *group.choices, name.group, f"{name.start} {name.row}".strip(), name.row,
+            name.column, group.settings, group.runs, tuple(_counted(group.runs)),
         )
-        for i, (group, (row, column)) in enumerate(zip(groups, names, strict=True))
+        for i, (group, name) in enumerate(zip(groups, names_of(groups), strict=True))
     ]  # fmt: skip
 
 
-def _groups(runs: Iterable[Run]) -> list[_Group]:
+def _groups(runs: Iterable[Run]) -> list[Group]:
     """Grouped without any seeds first; then a seed that is not the run's own tells cells apart."""
     found: dict[str, list[tuple[Run, Settings]]] = {}
     for run in runs:
@@ -95,7 +91,7 @@ def _groups(runs: Iterable[Run]) -> list[_Group]:
     return [group for members in found.values() for group in _by_other_seeds(members)]
 
 
-def _by_other_seeds(members: Sequence[tuple[Run, Settings]]) -> list[_Group]:
+def _by_other_seeds(members: Sequence[tuple[Run, Settings]]) -> list[Group]:
     first, settings = members[0]
     kept = [
         key
@@ -114,13 +110,12 @@ def _by_other_seeds(members: Sequence[tuple[Run, Settings]]) -> list[_Group]:
         ]
         for key, group in found.items()
     }
+    data = attempt(lambda: data_of(first.record), "")
+    choices = (first.model, data, first.objective, first.safeguard)
     return [
-        _Group(
-            first.model, first.objective, first.safeguard, group[0][1],
-            tuple(sorted((run for run, _ in group), key=_by_seed)),
-        )
+        Group(*choices, group[0][1], tuple(sorted((run for run, _ in group), key=_by_seed)))
         for group in found.values()
-    ]  # fmt: skip
+    ]
 
 
 def _overrides(run: Run) -> Settings:
@@ -145,48 +140,14 @@ def _counted(runs: Sequence[Run]) -> list[Run]:
     return list(latest.values())
 
 
-def _place(group: _Group) -> tuple[object, ...]:
+def _place(group: Group) -> tuple[object, ...]:
     objective = _rank(_OBJECTIVES, group.objective), group.objective
     safeguard = _rank(_SAFEGUARDS, group.safeguard), group.safeguard
-    return group.model, objective, safeguard, json.dumps(group.settings, sort_keys=True)
+    return group.model, group.data, objective, safeguard, json.dumps(group.settings, sort_keys=True)
 
 
 def _rank(known: Sequence[str], name: str) -> int:
     return known.index(name) if name in known else len(known)
-
-
-def _names(groups: Sequence[_Group]) -> list[tuple[str, str]]:
-    """Row and column of each; what tells cells of equal choices apart is added."""
-    several = len({group.model for group in groups}) > 1
-    names = []
-    for group in groups:
-        alike = [other for other in groups if _choices(other) == _choices(group)]
-        row, column = _extras(group, alike)
-        start = [group.model, group.objective] if several else [group.objective]
-        names.append((" ".join([*start, *row]), " ".join([group.safeguard, *column])))
-    seen: Counter[tuple[str, str]] = Counter()
-    unique = []
-    for name in names:
-        seen[name] += 1
-        unique.append((f"{name[0]} ({seen[name]})", name[1]) if seen[name] > 1 else name)
-    return unique
-
-
-def _choices(group: _Group) -> tuple[str, str, str]:
-    return group.model, group.objective, group.safeguard
-
-
-def _extras(group: _Group, alike: Sequence[_Group]) -> tuple[list[str], list[str]]:
-    columns = differing([other.settings for other in alike])
-    named = named_keys(run for other in alike for run in other.runs)
-    row: list[str] = []
-    column: list[str] = []
-    for key, echoes in without_echoes(columns, named).items():
-        value = group.settings.get(key, "absent").rpartition("/")[2]
-        text = f"{key.rpartition('.')[2]}={value}"
-        of_the_safeguard = any(echo.startswith("safeguard.") for echo in echoes)
-        (column if of_the_safeguard else row).append(text)
-    return row, column
 
 
 def counterpart(cell: Cell, cells: Sequence[Cell]) -> Cell | None:

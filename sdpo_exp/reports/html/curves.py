@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sdpo_exp.evaluation.statistics import estimate
 from sdpo_exp.reports.html.cells import Cell
 from sdpo_exp.reports.html.runs import Run
 from sdpo_exp.reports.metrics_file import Series
-from sdpo_exp.statistics import estimate
 
 _POINTS = 300  # of a curve
 _ALL_POINTS = 250_000  # of all curves together, so that many runs stay quick to open
@@ -38,11 +38,11 @@ class Panel:
 
 PANELS = (
     Panel(
-        "probe/winner_minus_ref", "Winner error \N{MINUS SIGN} reference, held-out probe",
+        "probe/winner_minus_ref", "Winner drift, held-out probe",
         "Above 0: the preferred image got worse.", 0.0, sparse=True,
     ),
     Panel(
-        "pair/winner_minus_ref", "Winner error \N{MINUS SIGN} reference, training pairs",
+        "pair/winner_minus_ref", "Winner drift, training pairs",
         "The same on the pairs of each step; noisy, as every step draws new noise levels.", 0.0,
     ),
     Panel(

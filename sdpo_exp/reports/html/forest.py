@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sdpo_exp.statistics import Interval
+from sdpo_exp.evaluation.statistics import Interval
 
 _WIDTH, _HEIGHT, _EDGE = 180, 22, 8
 _ALPHA = 0.05

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sdpo_exp.comparison import Test
+from sdpo_exp.evaluation.outcomes import Test
 from sdpo_exp.reports.html.cells import Cell, cells_of
 from sdpo_exp.reports.html.notices import Notice, notices_of
 from sdpo_exp.reports.html.pictures import Gallery, Strip, galleries_of, strips_of
@@ -57,6 +57,12 @@ class Report:
         return dict(Counter(run.status for run in self.runs).most_common())
 
     @property
+    def counts(self) -> str:
+        """`1 cell, 2 runs`."""
+        found = {"cell": len(self.cells), "run": len(self.runs)}
+        return ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for word, n in found.items())
+
+    @property
     def revisions(self) -> list[str]:
         """Git revisions of the runs' code."""
         told = (run.environment.get("git_revision") for run in self.runs)
@@ -65,12 +71,22 @@ class Report:
     @property
     def rows(self) -> list[str]:
         """Of the grid."""
-        return list(dict.fromkeys(cell.row for cell in self.cells))
+        return list(dict.fromkeys(cell.row for cell in self.shown))
 
     @property
     def columns(self) -> list[str]:
         """Of the grid, those without a safeguard first."""
-        return list(dict.fromkeys(cell.column for cell in sorted(self.cells, key=_column_order)))
+        return list(dict.fromkeys(cell.column for cell in sorted(self.shown, key=_column_order)))
+
+    @property
+    def shown(self) -> list[Cell]:
+        """Cells with something to show; those that came to nothing are folded away."""
+        return [cell for cell in self.cells if not cell.folded] or list(self.cells)
+
+    @property
+    def folded(self) -> list[Cell]:
+        """The others."""
+        return [cell for cell in self.cells if cell not in self.shown]
 
 
 def _column_order(cell: Cell) -> tuple[bool, bool]:
@@ -105,6 +121,7 @@ def gather(records: Sequence[RunRecord], options: Options) -> Report:
     quantities = quantities_of(metric)
     how = Settings(metric or "", options.test, options.resamples, options.seed)
     tests = tests_of(cells, how) if metric else []
+    shown = [cell for cell in cells if not cell.folded] or cells
     return Report(
         options=options,
         when=datetime.now().isoformat(sep=" ", timespec="minutes"),
@@ -114,7 +131,7 @@ def gather(records: Sequence[RunRecord], options: Options) -> Report:
         quantities=tuple(quantities),
         figures=_judged(figures(cells, quantities), tests, f"eval/{metric}_change"),
         tests=tuple(tests),
-        galleries=tuple(galleries_of(cells, metric, options.images)),
-        strips=tuple(strips_of(cells)),
+        galleries=tuple(galleries_of(shown, metric, options.images)),
+        strips=tuple(strips_of(shown)),
         notices=tuple(notices_of(runs)),
     )

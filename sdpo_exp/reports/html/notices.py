@@ -109,10 +109,17 @@ def _flags(runs: Sequence[Run]) -> Iterable[Notice]:
     if resumed:
         title = f"{_count(resumed)} resumed from a checkpoint"
         yield Notice("info", title, "Only the last run of a seed counts.", _labels(resumed))
+    for changes, group in _by(resumed, _changes).items():
+        yield Notice("warn", f"{_count(group)} resumed with changes", changes, _labels(group))
 
 
 def _resumed(run: Run) -> bool:
     return bool(run.config.get("resume") or run.record.told.get("resumed_from"))
+
+
+def _changes(run: Run) -> str | None:
+    told = run.record.told.get("resumed")
+    return "; ".join(told["changes"]) or None if isinstance(told, dict) else None
 
 
 def _missing(runs: Sequence[Run]) -> Iterable[Notice]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,9 @@ from sdpo_exp.reports.html.runs import Run
 from sdpo_exp.reports.html.settings import differing, named_keys, without_echoes
 
 _ASSETS = Path(__file__).parent / "assets"
+_NAMES = ("row", "column", "label", "group")  # of a cell, for the plots
+_CLASS = "._target_"
+_MOST_OPEN = 6  # plots of a panel that is open from the start
 _STATUSES = {"finished": "good", "running": "info", "failed": "bad", "died": "bad"}
 
 
@@ -33,15 +37,19 @@ def page_of(report: Report, folder: Path) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    panels, bins = panels_of(report.cells), bins_of(report.cells)
+    panels, bins = panels_of(report.shown), bins_of(report.shown)
     return environment.get_template("page.html").render(
         report=report,
         place={cell.key: (cell.row, cell.column) for cell in report.cells},
-        grid={(cell.row, cell.column): cell for cell in report.cells},
+        grid={(cell.row, cell.column): cell for cell in report.shown},
         panels=[{**panel, "rows": _rows_with(report, panel["cells"])} for panel in panels],
         bin_rows=_rows_with(report, bins),
-        runs=[_run_line(report, run, folder) for run in report.runs],
+        runs=[_run_line(report, run, folder) for run in report.runs if not _ended(run)],
+        ended=[_run_line(report, run, folder) for run in report.runs if _ended(run)],
         families=_families(report),
+        sections=partial(_sections, report),
+        most_open=_MOST_OPEN,
+        seeds_words=seeds_words,
         differences=_differences(report.cells),
         number=number,
         p_value=p_value,
@@ -75,8 +83,7 @@ def p_value(value: float) -> str:
 def _data(report: Report, panels: list[dict[str, Any]], bins: list[dict[str, Any]]) -> Any:
     return {
         "cells": {
-            cell.key: {"row": cell.row, "column": cell.column, "label": cell.label}
-            for cell in report.cells
+            cell.key: {name: getattr(cell, name) for name in _NAMES} for cell in report.cells
         },
         "columns": report.columns,
         "safeguards": _safeguards(report),
@@ -89,14 +96,14 @@ def _data(report: Report, panels: list[dict[str, Any]], bins: list[dict[str, Any
 
 def _safeguards(report: Report) -> list[str]:
     """Of every column, for its colour."""
-    by_column = {cell.column: cell.safeguard for cell in report.cells}
+    by_column = {cell.column: cell.safeguard for cell in report.shown}
     return [by_column[column] for column in report.columns]
 
 
 def _ends(report: Report) -> list[dict[str, Any]]:
     """Where each cell ended: drift against change of the score."""
     found = []
-    for cell in report.cells:
+    for cell in report.shown:
         by_key = {figure.quantity.key: figure for figure in report.figures[cell.key]}
         drift = by_key["probe/winner_minus_ref"]
         change = by_key.get(f"eval/{report.metric}_change")
@@ -113,7 +120,26 @@ def _span(figure: Figure) -> dict[str, Any]:
 
 def _rows_with(report: Report, drawn: Sequence[dict[str, Any]]) -> list[str]:
     keys = {one["cell"] for one in drawn}
-    return [r for r in report.rows if any(c.row == r and c.key in keys for c in report.cells)]
+    return [r for r in report.rows if any(c.row == r and c.key in keys for c in report.shown)]
+
+
+def _sections(report: Report, rows: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows by model and data, each with what it is called below that heading."""
+    cells = {cell.row: cell for cell in report.shown}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        found.setdefault(cells[row].group, []).append((row, cells[row].short))
+    return [{"title": title, "rows": own} for title, own in found.items()]
+
+
+def seeds_words(seeds: Sequence[str]) -> str:
+    """`seed 0`, `seeds 0, 1`."""
+    return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(seeds)}"
+
+
+def _ended(run: Run) -> bool:
+    """Whether it ended without being finished."""
+    return not (run.finished or run.status == "running")
 
 
 def _run_line(report: Report, run: Run, folder: Path) -> dict[str, Any]:
@@ -141,6 +167,17 @@ def _families(report: Report) -> list[dict[str, Any]]:
     return found
 
 
+def _without_usual(values: dict[str, list[str]]) -> dict[str, list[str] | str]:
+    """The value that most cells have, with their number in place of their names."""
+    most = max(map(len, values.values()))
+    if most <= _MOST_OPEN or 2 * most <= sum(map(len, values.values())):
+        return dict(values)
+    return {
+        value: f"the other {most} cells" if len(labels) == most else labels
+        for value, labels in values.items()
+    }
+
+
 def _differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """By key: its values, each with the cells that have it."""
     columns = differing([cell.settings for cell in cells])
@@ -149,6 +186,13 @@ def _differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for key, echoes in without_echoes(columns, named).items():
         values: dict[str, list[str]] = {}
         for cell, value in zip(cells, columns[key], strict=True):
-            values.setdefault(value, []).append(cell.label)
-        found.append({"key": key, "echoes": echoes[1:], "values": values})
+            shown = value.rpartition(".")[2] if key.endswith(_CLASS) else value
+            values.setdefault(shown, []).append(cell.label)
+        others = dict.fromkeys(echo.removesuffix(_CLASS) for echo in echoes[1:])
+        found.append(
+            {
+                "key": key.removesuffix(_CLASS), "echoes": list(others),
+                "values": _without_usual(values),
+            }
+        )  # fmt: skip
     return sorted(found, key=lambda one: str(one["key"]))

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sdpo_exp.evaluation.statistics import Estimate, estimate
 from sdpo_exp.reports.html.cells import Cell
 from sdpo_exp.reports.html.runs import Run
-from sdpo_exp.statistics import Estimate, estimate
 
 Verdict = Literal["good", "bad", "open", "lone", "plain", "none"]
 
@@ -72,7 +72,7 @@ _BASIC = (
     ),
     Quantity(
         "probe/margin", "margin", 0, 0.0, "+.4f",
-        "Loser error minus reference, less winner error minus reference: how far the pairs were "
+        "Loser drift minus winner drift: how far the pairs were "
         "separated, whichever way. Held-out probe, last visit.",
     ),
     Quantity(

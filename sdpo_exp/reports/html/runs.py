@@ -106,7 +106,7 @@ def view_of(record: RunRecord) -> Run:
         series=series,
         scores=scores,
         warnings=tuple(attempt(lambda: record.warnings, [])),
-        missing=tuple(_missing(config, numbers, series, scores)),
+        missing=tuple(_missing(record, config, numbers, series, scores)),
     )
 
 
@@ -142,15 +142,18 @@ def _changes(scores: Scores) -> dict[str, float]:
 
 
 def _missing(
+    record: RunRecord,
     config: Mapping[str, Any],
     numbers: Mapping[str, float],
     series: Mapping[str, Series],
     scores: Scores,
 ) -> list[str]:
+    # Pictures may be drawn without being scored.
+    pictures = bool(scores.tuned) or (record.folder / "samples" / "tuned").is_dir()
     told = {
         "configuration (config.yaml)": bool(config),
         "trajectories (metrics.csv)": any(len(s.steps) for s in series.values()),
         "held-out probe": "probe/winner_minus_ref" in numbers,
-        "evaluated images (scores.csv)": bool(scores.tuned),
+        "evaluated images (scores.csv)": pictures,
     }
     return [what for what, there in told.items() if not there]

@@ -7,11 +7,23 @@ from typing import Any
 
 from sdpo_exp.reports.html.runs import Run
 from sdpo_exp.reports.run_records import leaves
+from sdpo_exp.shaping import shapes
 
 # What may differ between two runs of one cell, beside the seed.
 _NOT_PART = frozenset(
-    {"seed", "hydra", "name", "run_dir", "resume", "redo", "logger", "torch_threads"}
+    {
+        "seed",
+        "hydra",
+        "name",
+        "run_dir",
+        "resume",
+        "resume_changes",
+        "redo",
+        "logger",
+        "torch_threads",
+    }
 )
+_FIRST = ("._target_", ".rank")
 _ABSENT = "(absent)"
 Settings = dict[str, str]
 
@@ -19,11 +31,19 @@ Settings = dict[str, str]
 def settings_of(run: Run) -> Settings:
     """Every leaf of a run's configuration that is part of its cell, by its dotted path.
 
+    How a run is executed and watched is left out: runs that differ in that alone are one cell.
     Keys called `seed` are left in: which of them follow the run's own is seen over several runs.
     """
     parts = {key: value for key, value in run.config.items() if key not in _NOT_PART}
     run_dir = str(run.config.get("run_dir") or "\0")
-    return {path: _word(value).replace(run_dir, "RUN") for path, value in leaves(parts)}
+    return {
+        path: _word(value).replace(run_dir, "RUN") for path, value in leaves(parts) if _counts(path)
+    }
+
+
+def _counts(path: str) -> bool:
+    """Whether a key decides what is learned, for how long, or what is judged."""
+    return shapes(path) or path.endswith(".seed") or path.startswith(("max_steps", "evaluation."))
 
 
 def _word(value: Any) -> str:
@@ -58,11 +78,13 @@ def without_echoes(
     """One key of each set of keys that always move together, with all keys of its set.
 
     Interpolations repeat a value: `recipe.mu` and `safeguard.mu` are one decision. The key that a
-    command line names speaks for its set, or else the shortest path outside the recipe.
+    command line names speaks for its set, or else the shortest path outside the recipe; a
+    class or a rank before its like.
     """
 
     def rank(key: str) -> tuple[Any, ...]:
-        return key not in preferred, key.startswith("recipe."), key.count("."), key
+        place = key.startswith("recipe."), key.count("."), not key.endswith(_FIRST), key
+        return key not in preferred, *place
 
     spoken: dict[tuple[str, ...], list[str]] = {}
     for key in sorted(columns, key=rank):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sdpo_exp.comparison import (
+from sdpo_exp.evaluation.comparison import (
     Comparison,
     ImageKey,
     Match,
@@ -17,9 +17,9 @@ from sdpo_exp.comparison import (
     Test,
     compare_matches,
 )
+from sdpo_exp.evaluation.statistics import Interval
 from sdpo_exp.reports.html.cells import Cell, counterpart
 from sdpo_exp.reports.html.runs import Run
-from sdpo_exp.statistics import Interval
 
 _SET = "images"
 

@@ -99,7 +99,7 @@ def markdown_of(report: Report) -> str:
     """The page's tables as text."""
     counts = ", ".join(f"{count} {status}" for status, count in report.statuses.items())
     lines = [f"# {escaped(report.options.title)}", ""]
-    lines += [f"{report.when}: {len(report.cells)} cells, {len(report.runs)} runs ({counts}).", ""]
+    lines += [f"{report.when}: {report.counts} ({counts}).", ""]
     lines += [
         "Winner drift above 0: the preferred image got worse. Means over seeds [95 % t interval].",
         "",

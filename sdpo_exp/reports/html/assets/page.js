@@ -40,7 +40,9 @@
   }
 
   for (const input of document.querySelectorAll("input[data-filter]")) {
-    const rows = [...document.getElementById(input.dataset.filter).tBodies[0].rows];
+    const folded = input.closest("section").querySelector(".folded");
+    const tables = [document.getElementById(input.dataset.filter), folded?.querySelector("table")];
+    const rows = tables.flatMap((table) => [...(table?.tBodies[0].rows ?? [])]);
     const count = input.closest(".tools").querySelector(".count");
     const texts = rows.map((row) => row.textContent.replace(/\s+/g, " ").toLowerCase());
     const filter = () => {
@@ -50,6 +52,7 @@
         row.hidden = !words.every((word) => texts[i].includes(word));
         shown += !row.hidden;
       });
+      if (folded) folded.open = words.length > 0 && [...folded.querySelectorAll("tbody tr")].some((row) => !row.hidden);
       count.textContent = words.length ? `${shown} of ${rows.length}` : `${rows.length}`;
     };
     input.addEventListener("input", filter);

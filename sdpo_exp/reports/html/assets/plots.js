@@ -50,6 +50,22 @@
     return (row === undefined || cell.row === row) && !hidden.has(cell.column);
   });
 
+  // One scale is for what compares: runs of one model on the same data.
+  const ofGroup = (list, row) => {
+    const { group } = Object.values(data.cells).find((cell) => cell.row === row);
+    return ofRow(list).filter((one) => data.cells[one.cell].group === group);
+  };
+  // A line that lies on an earlier one is dashed, so that both are seen.
+  const apart = (traces) => {
+    const bold = traces.filter((one) => one.name && one.line.dash !== "dot");
+    const size = Math.max(...bold.flatMap((one) => one.y.map(Math.abs)), 0);
+    const same = (a, b) => a.y.length === b.y.length && a.y.every((v, i) => Math.abs(v - b.y[i]) <= size * 0.005);
+    bold.forEach((one, i) => {
+      const below = bold.slice(0, i).filter((other) => same(one, other)).length;
+      if (below) one.line = { ...one.line, dash: `${14 / (below + 1)}px,14px` };
+    });
+  };
+
   const layout = (el, extra) => {
     const [ink, line, zero] = isDark() ? ["#b4c0ce", "#27313c", "#7c8a9a"] : ["#4d5a69", "#e8ebef", "#8d99a6"];
     const axis = { gridcolor: line, zeroline: false, linecolor: line, tickfont: { size: 11 }, automargin: true, nticks: 5 };
@@ -89,10 +105,11 @@
           traces.push({ x: steps(run), y: show(run.y, panel), mode: "lines", line: { color: faint(color, 0.32), width: 1, dash: run.status === "finished" ? dash : "dot" }, hoverinfo: "skip" });
         }
       }
-      if (cell.second) traces.push({ x: steps(cell.second), y: show(cell.second.y, panel), mode: "lines", name: text(`${column}, would be`), line: { color, width: 1.4, dash: "dot" }, hovertemplate: "%{y:.4g}" });
       if (cell.mean) traces.push({ x: steps(cell.mean), y: show(cell.mean.y, panel), mode, name: text(column), line: { color, width: 2.4, dash }, marker: { size: 5.5, color }, hovertemplate: "%{y:.4g}" });
+      if (cell.second) traces.push({ x: steps(cell.second), y: show(cell.second.y, panel), mode: "lines", name: text(`${column}, would be`), line: { color: isDark() ? "#e5ebf2" : "#18212c", width: 1.4, dash: "dot" }, hovertemplate: "%{y:.4g}" });
     }
-    const all = () => ofRow(panel.cells).flatMap((cell) => [...cell.runs, cell.mean, cell.second].filter(Boolean).flatMap((one) => show(one.y, panel)));
+    apart(traces);
+    const all = () => ofGroup(panel.cells, el.dataset.row).flatMap((cell) => [...cell.runs, cell.mean, cell.second].filter(Boolean).flatMap((one) => show(one.y, panel)));
     const range = option("shared") ? padded(all(), panel.neutral) : undefined;
     return [traces, layout(el, (axis, zero) => ({
       xaxis: { ...axis, title: { text: "optimiser step", font: { size: 11 }, standoff: 6 } },
@@ -124,7 +141,7 @@
       const { color, dash } = look.get(column);
       return { x: one.bins.map((b) => b.t), y: one.bins.map((b) => b.mean), mode: "lines+markers", name: text(column), line: { color, width: 2, dash }, marker: { size: 7, color }, error_y: bars(one.bins, (b) => b), hovertemplate: "%{y:.4g}" };
     });
-    const spans = ofRow(data.bins, option("shared") ? undefined : el.dataset.row).flatMap((one) => one.bins);
+    const spans = (option("shared") ? ofGroup : ofRow)(data.bins, el.dataset.row).flatMap((one) => one.bins);
     return [traces, layout(el, (axis, zero) => ({
       xaxis: { ...axis, title: { text: "place in the noise schedule", font: { size: 11 }, standoff: 6 } },
       yaxis: { ...axis, range: spans.length ? around(spans, 0) : undefined },
@@ -168,7 +185,8 @@
     const [traces, shape] = kinds[el.dataset.kind](el);
     return Plotly.react(el, traces, shape, settings);
   };
-  const redraw = () => { drawn.forEach(draw); paint(); };
+  const isOpen = (el) => !el.closest("details:not([open])");
+  const redraw = () => { [...drawn].filter(isOpen).forEach(draw); paint(); };
   const watch = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting && !drawn.has(target)) draw(target);
   }, { rootMargin: "300px" });
@@ -180,7 +198,7 @@
       swatch.style.background = look.get(swatch.dataset.column)?.color;
     }
   };
-  for (const column of legend ? data.columns : []) {
+  for (const column of legend && data.columns.length > 1 ? data.columns : []) {
     const button = Object.assign(document.createElement("button"), { type: "button" });
     const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
     swatch.dataset.column = column;
@@ -206,13 +224,21 @@
 
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 60));
   const next = () => {
-    const el = plots.find((one) => !drawn.has(one) && !one.closest("[hidden]"));
+    const el = plots.find((one) => !drawn.has(one) && !one.closest("[hidden], details:not([open])"));
     if (!el) { root.dataset.plots = "all"; return; }
     draw(el);
     idle(next);
   };
   idle(next);
-  addEventListener("beforeprint", () => { printing = true; plots.forEach(draw); });
+  // What was folded away has no size until it is opened.
+  for (const panel of document.querySelectorAll("details.panel")) {
+    panel.addEventListener("toggle", () => { if (panel.open) panel.querySelectorAll(".plot").forEach(draw); });
+  }
+  addEventListener("beforeprint", () => {
+    printing = true;
+    document.querySelectorAll("details.panel, details.settings").forEach((panel) => { panel.open = true; });
+    plots.forEach(draw);
+  });
   addEventListener("afterprint", () => { printing = false; plots.forEach(draw); });
   matchMedia("print").addEventListener("change", (e) => { if (e.matches && !printing) { printing = true; plots.forEach(draw); } });
 })();

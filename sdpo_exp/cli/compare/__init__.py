@@ -1,0 +1,1 @@
+"""Comparing models by the scores of the same prompts."""

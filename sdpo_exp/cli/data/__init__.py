@@ -1,0 +1,1 @@
+"""Making and checking data: bad rows, sampled pairs, the embedded base model."""

@@ -1,0 +1,1 @@
+"""Scoring the images of a prompt set."""

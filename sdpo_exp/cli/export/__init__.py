@@ -1,0 +1,1 @@
+"""A run's checkpoint as files that other programs load."""

@@ -1,0 +1,1 @@
+"""Ordering pairs anew by scorers."""

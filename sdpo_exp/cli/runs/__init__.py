@@ -1,0 +1,1 @@
+"""Looking at run folders: the list of them, and the report."""

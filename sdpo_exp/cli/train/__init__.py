@@ -1,0 +1,1 @@
+"""Training from a command line: one run, resuming it, a sweep of runs, what they leave."""

@@ -1,0 +1,48 @@
+"""Keys that came after runs had been recorded: at their defaults they are as if not there.
+
+So the hash of a configuration that leaves them alone stays what it was, and a run from before a key
+counts as one that has its default.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# By dotted key: the values by which all is done as before there was the key, its default first.
+LATER_KEYS: dict[str, tuple[Any, ...]] = {
+    "schedule": ("constant",),
+    "timesteps.min": (0,),
+    "timesteps.max": (None,),
+    "max_time": (None,),
+    "callbacks.checkpoint.every_n_minutes": (None,),
+    "callbacks.checkpoint.keep_last": (1,),
+    "callbacks.progress.every_seconds": (30,),
+    "data.train.columns.preferred": (None,),
+    "data.train.columns.values": (None,),
+    "data.train.template": (None,),
+    "data.validation.template": (None, "${data.train.template}"),
+}
+
+
+def without_later_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the later keys that have their defaults, nor nodes left empty so."""
+    for key, harmless in LATER_KEYS.items():
+        tree = _without(tree, key.split("."), harmless)
+    return tree
+
+
+def _without(tree: dict[str, Any], path: list[str], harmless: tuple[Any, ...]) -> dict[str, Any]:
+    name, *below = path
+    if name not in tree:
+        return tree
+    others = {key: value for key, value in tree.items() if key != name}
+    if not below:
+        value = tree[name]
+        same = any(value == other and type(value) is type(other) for other in harmless)
+        return others if same else tree
+    if not isinstance(tree[name], dict):
+        return tree
+    inner = _without(tree[name], below, harmless)
+    if inner is tree[name]:
+        return tree
+    return {key: inner if key == name else v for key, v in tree.items()} if inner else others

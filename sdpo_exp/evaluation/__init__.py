@@ -1,0 +1,1 @@
+"""From scores of images to statements about models: pairing, statistics, comparison."""

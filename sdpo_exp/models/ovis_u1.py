@@ -1,0 +1,199 @@
+"""Ovis-U1's text-to-image side: a native Yak transformer between a frozen VAE and text side.
+
+Loaded from a folder in the released layout, and written back to one. No code of the folder is run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sdpo_exp import hub
+from sdpo_exp.bounds import PositiveInt
+from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.models import checkpoint_folder, lora
+from sdpo_exp.models.flow_process import FlowProcess
+from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline, padded, states, velocity
+from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
+from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
+from sdpo_exp.models.yak.checkpoint import (
+    BACKBONE,
+    CONFIG,
+    VAE,
+    read_config,
+    read_prefix,
+    write_prefixed,
+)
+from sdpo_exp.models.yak.network import YakTransformer
+from sdpo_exp.protocols import NoiseDraw
+from sdpo_exp.types import Conditioning, Geometry
+
+TextDtype = Literal["float32", "bfloat16"]
+LORA_FILE = "pytorch_lora_weights.safetensors"
+_KEY = "model.pretrained"
+
+
+class OvisU1:
+    """Ovis-U1 as a text-to-image model whose Yak transformer is tuned.
+
+    Args:
+        pretrained: hub id or folder in the released layout.
+        revision: branch, tag or commit of a hub id.
+        latents: `sample` the VAE's posterior, with noise that belongs to the pair, or its `mode`.
+        vae_dtype: `auto`: float16 on CUDA where the VAE's configuration allows it, else float32.
+        text_dtype: of the frozen language model and ViT; the released model's is bfloat16.
+        encode_batch: images per pass of the VAE.
+        process: of the training's times; None: logit-normal(0, 1), shifted by the resolution as the
+            sampler's times are. What Ovis-U1 itself was trained with is not published.
+
+    Raises:
+        UserError: a part cannot be had or does not fit; the message names it.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        revision: str | None = None,
+        latents: Latents = "sample",
+        vae_dtype: VaeDtype = "auto",
+        text_dtype: TextDtype = "bfloat16",
+        encode_batch: PositiveInt = 8,
+        process: FlowProcess | None = None,
+    ) -> None:
+        self.folder = hub.locate(pretrained, "model", revision, _wanted)
+        self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder)}
+        self._latents, self._vae_dtype, self._encode_batch = latents, vae_dtype, encode_batch
+        config = read_config(self.folder)
+        self.process = process or FlowProcess(
+            "logit_normal",
+            shift="resolution" if config.timestep_shift else "none",
+            base_shift=config.base_shift,
+            max_shift=config.max_shift,
+        )
+        self.denoiser = YakTransformer(config)
+        _load(self.denoiser, read_prefix(self.folder, BACKBONE), self.folder, BACKBONE)
+        self.vae = _load_vae(self.folder)
+        self.text_encoder = OvisTextEncoder.from_folder(self.folder, getattr(torch, text_dtype))
+        if self.text_encoder.width != config.context_in_dim:
+            raise UserError(
+                f"{self.folder}: its text side makes states of width {self.text_encoder.width}, "
+                f"its generator reads {config.context_in_dim}"
+            )
+
+    @classmethod
+    def absent(cls, pretrained: str, revision: str | None = None, **_: Any) -> str | None:
+        """Why the model cannot be had; None where nothing speaks against it."""
+        reason = hub.absence(pretrained, "model", revision, _complete)
+        return None if reason is None else f"{_KEY}: {reason}"
+
+    # -- the Backbone protocol ------------------------------------------------------------------
+
+    def to(self, device: torch.device) -> None:
+        """Move the frozen parts, each in its dtype."""
+        nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
+        self.text_encoder.to(device)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, 4, H/8, W/8).
+
+        Raises:
+            UserError: height or width is no multiple of 16.
+        """
+        for side in pixels.shape[-2:]:
+            if side % 16:
+                raise UserError(f"resolution={side}: give a multiple of 16 for Ovis-U1")
+        return vae_latents(self.vae, pixels, self._latents, draw, self._encode_batch)
+
+    def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
+        """`text` (N, L, width), and `mask` (N, L) where texts differ in length.
+
+        The blank image beside a prompt has the size of the pair's. An empty prompt is the model's
+        own request for any image, which guidance leads away from.
+        """
+        asked = list(map(_kind_of, prompts, geometry))
+        rows: dict[int, Tensor] = {}
+        for size, kind in dict.fromkeys(asked):
+            chosen = [i for i, one in enumerate(asked) if one == (size, kind)]
+            found = states(self.text_encoder, [prompts[i] for i in chosen], size, kind)
+            rows |= zip(chosen, found, strict=True)
+        return padded([rows[i] for i in range(len(prompts))])
+
+    def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """Velocity (N, 4, h, w) of `network` at times t (N,) in (0, 1)."""
+        assert isinstance(network, YakTransformer)
+        return velocity(network, x_t, t, cond)
+
+    def pipeline(self) -> OvisU1Pipeline:
+        """A text-to-image sampler around the denoiser as it is; it shares the parts."""
+        return OvisU1Pipeline(self.denoiser, self.vae, self.text_encoder)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder in the released layout with the tuned transformer, adapters merged.
+
+        The transformer's tensors are float32, for half precision would round away most of what
+        tuning changed; all others are the base's, and so are the other files.
+        """
+        state = lora.merged(self.denoiser).state_dict()
+        named = {f"{BACKBONE}{name}": tensor.cpu() for name, tensor in state.items()}
+        write_prefixed(self.folder, folder, named, torch.float32)
+
+    def save_lora(self, folder: Path) -> None:
+        """Write the adapters alone, with peft's configuration in the file's metadata.
+
+        Raises:
+            ValueError: the denoiser has no adapters.
+        """
+        config = lora.adapter_config(self.denoiser).to_dict()
+        told = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
+        state = {
+            f"transformer.{name}": tensor.cpu()
+            for name, tensor in lora.adapter_state(self.denoiser).items()
+        }
+        text = json.dumps({f"transformer.{key}": value for key, value in told.items()}, default=str)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / LORA_FILE, {"format": "pt", "lora_adapter_metadata": text})
+
+
+def _kind_of(
+    prompt: str, place: Geometry
+) -> tuple[tuple[int, int], Literal["t2i", "unconditional"]]:
+    return (place.height, place.width), "t2i" if prompt else "unconditional"
+
+
+def _wanted(files: Sequence[str]) -> list[str]:
+    """Weights and small files; no code."""
+    return [file for file in files if file.endswith((".safetensors", ".json", ".txt"))]
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and any(folder.glob("*.safetensors"))
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], folder: Path, prefix: str) -> None:
+    """Strictly; what does not fit is named."""
+    try:
+        module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise UserError(f"{folder}: {prefix}*: {' '.join(lines)}") from None
+
+
+def _load_vae(folder: Path) -> AutoencoderKL:
+    content = checkpoint_folder.read_json(folder / CONFIG)
+    words = content["visual_generator_config"].get("vae_config")
+    try:
+        vae: AutoencoderKL = AutoencoderKL.from_config(words)
+    except Exception as error:
+        raise UserError(
+            f"{folder / CONFIG}: vae_config describes no VAE ({first_line(error)})"
+        ) from None
+    _load(vae, read_prefix(folder, VAE), folder, VAE)
+    return vae.requires_grad_(False).eval()

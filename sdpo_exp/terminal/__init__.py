@@ -1,0 +1,1 @@
+"""What people see while a command runs: a live line, widths, colours, a reader who leaves."""
