@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,13 @@ import torch
 
 from benchmarks.naive import NaiveLoop
 from benchmarks.step_time import build, random_batch
-from tests.cli.command import ROOT, environment
+from tests.cli.command import ROOT, python
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return python(ROOT, SCRIPT, *arguments)
 
 
 @pytest.mark.slow

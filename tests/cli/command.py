@@ -8,11 +8,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from tests import forks
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "diffusers", "transformers")
@@ -28,10 +30,10 @@ SMALL = (
 # For sweeps: no more than training.
 BARE = ("max_steps=1", "callbacks=[winner_loss]", "evaluation=off")
 
-_WATCHED = f"""
+_LOOKING = f"""
 import atexit, sys
 atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.train.train import main
+from sdpo_exp.cli.MODULE import main
 main()
 """
 
@@ -52,7 +54,7 @@ def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.Comple
     one to import from.
     """
     if watch:
-        return python(folder, "-c", _WATCHED, *arguments)
+        return looking(folder, "train.train", *arguments)
     if any(a == "--config-dir" or a.startswith("trainer.devices=") for a in arguments):
         return python(folder, "-m", "sdpo_exp", *arguments)
     from sdpo_exp.cli.train.train import main
@@ -61,18 +63,26 @@ def run(folder: Path, *arguments: str, watch: bool = False) -> subprocess.Comple
 
 
 def python(
-    folder: Path, *arguments: str | Path, extra: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str | Path,
+    extra: Mapping[str, str] | None = None,
+    libraries: Sequence[str] = forks.LIBRARIES,
 ) -> subprocess.CompletedProcess[str]:
-    """`python <arguments>` in `folder`; `extra` joins the environment."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**environment(), **(extra or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """`python <arguments>` in `folder`; `extra` joins the environment.
+
+    In a process of its own that has `libraries` imported already.
+    """
+    words = [str(argument) for argument in arguments]
+    return forks.python(folder, words, {**environment(), **(extra or {})}, libraries)
+
+
+def looking(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that should end before anything heavy is imported; `LOADED [...]` says what was.
+
+    `module` is that of the command's `main`, below `sdpo_exp.cli`.
+    """
+    code = _LOOKING.replace("MODULE", module)
+    return python(folder, "-c", code, *arguments, libraries=forks.LIGHT)
 
 
 def here(

@@ -168,16 +168,25 @@ def test_a_documented_look_at_runs_works(swept: Path, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, with a checkpoint and a model."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run(folder, "max_steps=1", "callbacks=[checkpoint]", "evaluation=off").returncode == 0
+    return run_folders(folder)[0]
+
+
+def of_run(command: str, trained: Path) -> list[str]:
+    """A command's words, with that run in the place of the pages' own."""
+    words = shlex.split(command)[2:]
+    return [word.replace("outputs/run/CELL/TIME", str(trained)) for word in words]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", EXPORT)
-def test_a_documented_export_is_written(tmp_path: Path, command: str) -> None:
-    arguments = shlex.split(command)[3:]
-    for i, argument in enumerate(arguments):
-        if argument == "checkpoint=outputs/run/CELL/TIME":
-            limits = ("max_steps=1", "callbacks=[checkpoint]", "evaluation=off")
-            assert run(tmp_path, *limits).returncode == 0
-            arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
-    done = python(tmp_path, "-m", "sdpo_exp.export", *arguments)
+def test_a_documented_export_is_written(tmp_path: Path, trained: Path, command: str) -> None:
+    arguments = of_run(command, trained)
+    done = python(tmp_path, "-m", *arguments)
     assert done.returncode == 0, done.stderr
     written = len(list(tmp_path.glob("outputs/export/*/README.md")))
     assert written == ("--help" not in arguments)
@@ -185,32 +194,25 @@ def test_a_documented_export_is_written(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", GENERATE)
-def test_a_documented_image_is_generated(tmp_path: Path, command: str) -> None:
-    arguments = [a for a in shlex.split(command)[3:] if not a.startswith("n=")]
-    for i, argument in enumerate(arguments):
-        if argument == "checkpoint=outputs/run/CELL/TIME":
-            assert run(tmp_path, *BARE).returncode == 0
-            arguments[i] = f"checkpoint={run_folders(tmp_path)[0]}"
+def test_a_documented_image_is_generated(tmp_path: Path, trained: Path, command: str) -> None:
+    arguments = [a for a in of_run(command, trained) if not a.startswith("n=")]
     is_set = any(a.startswith("prompts=") for a in arguments)
     limits = ("steps=1", "prompts.n=2" if is_set else "n=1")
-    done = python(tmp_path, "-m", "sdpo_exp.generate", *arguments, *limits)
+    done = python(tmp_path, "-m", *arguments, *limits)
     assert done.returncode == 0, done.stderr
     written = "manifest.json" if is_set else "grid.png"
     assert len(list(tmp_path.glob(f"outputs/generate/*/{written}"))) == 1
 
 
 @pytest.mark.slow
-def test_the_documented_evaluations_and_comparisons_follow_on_each_other(tmp_path: Path) -> None:
-    assert run(tmp_path, *BARE).returncode == 0
-    (trained,) = run_folders(tmp_path)
+def test_the_documented_evaluations_and_comparisons_follow_on_each_other(
+    tmp_path: Path, trained: Path
+) -> None:
     limits = ("steps=1", "prompts.n=4")
     drawn = "python -m sdpo_exp.generate prompts=tiny folder=outputs/generate/mine"
     assert drawn in GENERATE
     for line in (drawn, *EVALUATE, *COMPARE):
-        arguments = [
-            f"checkpoint={trained}" if a == "checkpoint=outputs/run/CELL/TIME" else a
-            for a in shlex.split(line)[2:]
-        ]
+        arguments = of_run(line, trained)
         if line in COMPARE:
             arguments.append("resamples=50")
         elif not any(a.startswith("images=") for a in arguments):

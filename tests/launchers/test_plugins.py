@@ -100,7 +100,8 @@ def test_no_library_is_imported_to_look_at_a_command(tmp_path: Path) -> None:
         "atexit.register(lambda: print('LOADED', found()))\n"
         "from sdpo_exp.cli.train.train import main\nmain()"
     )
-    done = python(tmp_path, "-c", code, "hydra/launcher=ray", "hydra/sweeper=optuna", "lrr=1")
+    words = ("hydra/launcher=ray", "hydra/sweeper=optuna", "lrr=1")
+    done = python(tmp_path, "-c", code, *words, libraries=())
     assert "did you mean 'lr'" in done.stderr
     assert "LOADED []" in done.stdout
 

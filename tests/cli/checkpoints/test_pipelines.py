@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +29,8 @@ from sdpo_exp.models import tiny
 from sdpo_exp.models.tiny import TinyBackbone
 from sdpo_exp.models.tiny_flow import TinyFlowBackbone
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
-from tests.cli.command import environment
+from tests import forks
+from tests.cli.command import python
 
 PROMPT = "a small green cross on a white background at the centre"
 
@@ -221,13 +220,6 @@ def test_mistakes_need_no_torch(tmp_path: Path) -> None:
         "except Exception as error: print(error)\n"
         "print('torch' in sys.modules, 'diffusers' in sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(tmp_path, "-c", code, libraries=forks.LIGHT)
     assert "nowhere: no such folder" in done.stdout
     assert done.stdout.endswith("False False\n")

@@ -24,15 +24,11 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.evaluation.comparison import ImageKey, PromptKey, Score
 from sdpo_exp.evaluation.scores import EVALUATION_FILE, SCORES_FILE, ScoreTable, write_scores
 from sdpo_exp.evaluation.statistics import holm
-from tests.cli.command import HEAVY, python
+from tests.cli.command import looking, python
 
 MANIFESTS = Path(__file__).parents[2] / "evaluation" / "manifests"
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.compare.compare import main
-main()
-"""
+
+
 TEXTS = ("a red kite", "a tin robot", "a red kite", "a bowl of plums")
 ZEROS = [[0.0]] * 4
 Rows = Sequence[Sequence[float]]
@@ -110,7 +106,7 @@ def told(folder: Path, *arguments: str, patch: pytest.MonkeyPatch) -> list[str]:
 
 def test_three_evaluations_become_page_numbers_and_picture(three: Path) -> None:
     arguments = ("base", "dpo", "sdpo", "resamples=300", "folder=found")
-    done = python(three, "-c", _WATCHED, *arguments)
+    done = looking(three, "compare.compare", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "LOADED []" in done.stdout
@@ -206,7 +202,7 @@ def test_all_mistakes_are_told_at_once_without_torch(three: Path) -> None:
     (run / "config.yaml").write_text("")
     before = sorted(three.rglob("*"))
     arguments = ("base", "outputs/run, a=b", "gone", "names=[a,b]", "folder=dpo")
-    done = python(three, "-c", _WATCHED, *arguments)
+    done = looking(three, "compare.compare", *arguments)
     assert done.returncode != 0
     assert "4 mistakes in the configuration; nothing was run:" in done.stderr
     for words in (

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import ROOT, SMALL, environment, run
+from sdpo_exp.cli.data.pretrain import main
+from sdpo_exp.models.pixel_backbone import PixelBackbone
+from sdpo_exp.testbed import pretrain as recipe
+from sdpo_exp.testbed.attributes import Split
+from sdpo_exp.testbed.sampling import Evaluation, evaluate
+from tests.cli.command import ROOT, SMALL, here, python, run
 
 
 def pretrain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sdpo_exp.pretrain", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return python(folder, "-m", "sdpo_exp.pretrain", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +39,15 @@ def test_mistakes_are_told(tmp_path: Path, argument: str, words: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_run_makes_a_model_that_can_be_tuned(tmp_path: Path) -> None:
-    done = pretrain(tmp_path, "steps=3", "folder=base")
+def test_a_short_run_makes_a_model_that_can_be_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(stored: PixelBackbone, split: Split, n: int, guidance: float) -> Evaluation:
+        assert n == 250
+        return evaluate(stored, split, 4, guidance)
+
+    monkeypatch.setattr(recipe, "evaluate", judged)
+    done = here(tmp_path, main, "steps=3", "folder=base")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "base" / "recipe.json").read_text())["steps"] == 3
     tuned = run(tmp_path, *SMALL, f"model.pretrained={tmp_path / 'base'}")

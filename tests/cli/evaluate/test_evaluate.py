@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,9 @@ from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.checker import check
 from tests.checkpoints import SD15_ID, cache_folder, save_sd15, small_sd_unet
 from tests.cli.checkpoints.test_pipelines import perturbed
-from tests.cli.command import HEAVY, environment, here, python
+from tests.cli.command import here, looking, python
 from tests.metrics import stand_ins
 
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.evaluate.evaluate import main
-main()
-"""
 SMALL = ("prompts.n=5", "steps=1", "metric=[tiny_reward]")
 
 
@@ -223,10 +216,7 @@ def test_a_run_is_evaluated_under_its_cell_s_name(tmp_path: Path) -> None:
 def test_a_mistake_is_told_without_torch(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _WATCHED, *arguments],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = looking(tmp_path, "evaluate.evaluate", *arguments)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     for fragment in words:

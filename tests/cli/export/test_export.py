@@ -30,19 +30,13 @@ from sdpo_exp.models.sdxl import StableDiffusionXL
 from sdpo_exp.models.stable_diffusion import StableDiffusion
 from sdpo_exp.models.tuning import LoraTuning
 from tests.checkpoints import save_sd15, save_sdxl
-from tests.cli.command import BARE, HEAVY, here, python, run
+from tests.cli.command import BARE, here, looking, python, run
 
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = (
     "data=tiny", "trainer.precision=32-true", "max_steps=2", "warmup_steps=0", "effective_batch=4",
     "data.micro_batch=4", "callbacks.probe.pairs=4", "callbacks.probe.times=[0.5]",
 )  # fmt: skip
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.export.export import main
-main()
-"""
 
 
 def command(folder: Path, *arguments: str, body: Callable[[], None] = main) -> str:
@@ -434,7 +428,7 @@ def test_looking_and_simple_mistakes_need_no_torch(in_sd15: Path) -> None:
         (("--cfg", "job", "checkpoint=run"), "checkpoint: run"),
         (("checkpoint=none",), "LOADED []"),
     ):
-        done = python(in_sd15, "-c", _WATCHED, *arguments)
+        done = looking(in_sd15, "export.export", *arguments)
         assert words in done.stdout
         assert "LOADED []" in done.stdout
     shown = python(in_sd15, "-m", "sdpo_exp.export", "--help")

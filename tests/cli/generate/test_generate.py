@@ -24,14 +24,7 @@ from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
 from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.checker import check
 from tests.cli.checkpoints.test_pipelines import perturbed
-from tests.cli.command import HEAVY, environment, here
-
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.generate.generate import main
-main()
-"""
+from tests.cli.command import environment, here, looking
 
 
 def generate(
@@ -39,15 +32,7 @@ def generate(
 ) -> subprocess.CompletedProcess[str]:
     if not watch:
         return here(folder, main, *arguments)
-    return subprocess.run(
-        [sys.executable, "-c", _WATCHED, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return looking(folder, "generate.generate", *arguments)
 
 
 def read(file: Path) -> NDArray[np.int64]:

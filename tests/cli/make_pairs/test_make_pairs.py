@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.checkpoints import SD15_ID, cache_folder, save_sd15
-from tests.cli.command import HEAVY, ROOT, python
+from tests.cli.command import ROOT, looking, python
 from tests.cli.make_pairs.rankings import (
     image_files,
     json_lines,
@@ -201,17 +201,9 @@ def test_bad_cells_of_lists_are_told_by_row_and_image(tmp_path: Path) -> None:
     assert len(told) < 250
 
 
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.make_pairs.make_pairs import main
-main()
-"""
-
-
 def test_mistakes_are_told_at_once_and_without_torch(tmp_path: Path) -> None:
     words = ("output=x.csv", "pairs=al", "min_gap=-1", "columns.promt=a", "sead=1", "num_workers=0")
-    done = python(tmp_path, "-c", _WATCHED, *words)
+    done = looking(tmp_path, "make_pairs.make_pairs", *words)
     for fragment in (
         "7 mistakes",
         "path: a value is required",

@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.cli.command import HEAVY, SMALL, python, run, run_folders
+from tests.cli.command import SMALL, looking, python, run, run_folders
 from tests.cli.relabel.relabelling import TINY, fake, pairs_of, stamps
-
-_WATCHED = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in {HEAVY!r} if m in sys.modules]))
-from sdpo_exp.cli.relabel.relabel import main
-main()
-"""
 
 
 @pytest.mark.few(3)
@@ -46,7 +39,7 @@ main()
 def test_mistakes_are_told_without_torch(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    done = python(tmp_path, "-c", _WATCHED, *arguments)
+    done = looking(tmp_path, "relabel.relabel", *arguments)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     assert "LOADED []" in done.stdout

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import ROOT, here, python
+from tests.cli.command import ROOT, here, looking
 from tests.reports.run_folders import make_sweep
 
 FILES = ["cells.csv", "index.html", "report.md", "runs.csv", "table.tex"]
-_WATCHED = """
-import atexit, sys
-atexit.register(lambda: print("LOADED", [m for m in ("torch", "lightning") if m in sys.modules]))
-from sdpo_exp.cli.runs.report import main
-main()
-"""
 
 
 def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -33,7 +27,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_writes_beside_the_runs_and_imports_no_torch(work: Path) -> None:
-    done = python(work, "-c", _WATCHED, "outputs", "resamples=50")
+    done = looking(work, "runs.report", "outputs", "resamples=50")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("LOADED []")
     assert "4 cells, 8 runs: 8 finished" in done.stdout

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import pytest
 
 from sdpo_exp.cli.runs.runs import main
 from sdpo_exp.reports.run_records import find_runs, read_run
-from tests.cli.command import ROOT, environment, here
+from tests import forks
+from tests.cli.command import here, python
 
 
 def write_run(root: Path, cell: str, summary: dict[str, Any] | None, **told: Any) -> Path:
@@ -144,8 +143,5 @@ def test_a_process_of_the_same_number_is_not_the_run(world: Path) -> None:
 def test_it_needs_no_torch(world: Path) -> None:
     code = "from sdpo_exp.cli.runs.runs import main; main()"
     watched = f"import sys; {code}; assert 'torch' not in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-c", watched], cwd=world, env=environment() | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = python(world, "-c", watched, libraries=forks.LIGHT)
     assert done.returncode == 0, done.stderr

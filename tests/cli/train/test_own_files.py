@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from sdpo_exp.cli.train.own_files import check_own_files
 from sdpo_exp.config.composition import compose_cell
 from tests.checkpoints import save_sd15, save_sdxl
-from tests.cli.command import environment
+from tests.cli.command import run
 from tests.data.test_holdout import make
 
 BASE = ("data=folder", "max_steps=2", "resolution=64")
@@ -67,20 +65,11 @@ def test_a_model_of_another_family_is_told(folder: Path) -> None:
 def test_all_are_told_at_once_without_torch_and_nothing_is_written(
     folder: Path, tmp_path: Path
 ) -> None:
-    program = (
-        "import atexit, sys\n"
-        "atexit.register(lambda: print('torch' in sys.modules))\n"
-        "from sdpo_exp.cli.train.train import main\n"
-        "main()"
-    )
     paths = (f"model.pretrained={folder / 'sd15'}", f"data.train.path={folder / 'pairs'}")
     wrong = ("resolution=62", "callbacks.probe.pairs=9", "objective.bta=2", "tuning=lora")
-    done = subprocess.run(
-        [sys.executable, "-c", program, "model=sd15", *BASE, *paths, *wrong],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(tmp_path, "model=sd15", *BASE, *paths, *wrong, watch=True)
     assert done.returncode == 1
-    assert done.stdout == "False\n"
+    assert done.stdout == "LOADED []\n"
     assert done.stderr.startswith("3 mistakes in the configuration; nothing was run:\n")
     assert list(tmp_path.iterdir()) == []
 
