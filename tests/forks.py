@@ -11,10 +11,12 @@ import json
 import os
 import random
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -31,6 +33,7 @@ LIBRARIES = (
 LIGHT = ("hydra", "hydra.main", "omegaconf", "numpy", "sdpo_exp.cli.train.train")
 # Read by a library when it is imported, so a process that has it imported is of no use.
 _READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
+_start = subprocess.run
 
 
 def python(
@@ -39,15 +42,19 @@ def python(
     environment: Mapping[str, str],
     libraries: Sequence[str] = LIBRARIES,
     seconds: float = 300.0,
+    nested: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """`python <arguments>` in `folder`, with exactly this environment.
+
+    `nested`: the python commands that it starts by `subprocess.run` are forked as well.
 
     Raises:
         subprocess.TimeoutExpired: it ran longer than `seconds`.
     """
     read = {k: v for k, v in environment.items() if k.startswith(_READ_AT_IMPORT)}
-    forge = _parent(tuple(libraries), tuple(sorted(read.items())))
-    return forge.call(folder, list(arguments), dict(environment), seconds)
+    parent = _parent(tuple(libraries), tuple(sorted(read.items())))
+    request = {"folder": str(folder), "arguments": list(arguments), "seconds": seconds}
+    return parent.call(request | {"environment": dict(environment), "nested": nested})
 
 
 @lru_cache(maxsize=8)
@@ -68,20 +75,18 @@ class _Parent:
         )
         atexit.register(self._process.kill)
 
-    def call(
-        self, folder: Path, arguments: list[str], environment: dict[str, str], seconds: float
-    ) -> subprocess.CompletedProcess[str]:
+    def call(self, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as said:
-            request = {"folder": str(folder), "arguments": arguments, "environment": environment}
-            request |= {"out": f"{said}/out", "err": f"{said}/err", "seconds": seconds}
+            request |= {"out": f"{said}/out", "err": f"{said}/err"}
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             code = json.loads(self._process.stdout.readline())
             out, err = (Path(said, name).read_text() for name in ("out", "err"))
+        arguments = request["arguments"]
         if code is None:
-            raise subprocess.TimeoutExpired(arguments, seconds, out, err)
+            raise subprocess.TimeoutExpired(arguments, request["seconds"], out, err)
         return subprocess.CompletedProcess(arguments, code, out, err)
 
 
@@ -95,16 +100,33 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print at import is no answer
     for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(request)
-        answers.write(json.dumps(_exit_code(child, request["seconds"])) + "\n")
+        answers.write(json.dumps(_forked(json.loads(line))) + "\n")
         answers.flush()
 
 
-def _exit_code(child: int, seconds: float) -> int | None:
-    import signal
+def _forked(request: Mapping[str, Any]) -> int | None:
+    child = os.fork()
+    if child == 0:
+        _become(request)
+    return _exit_code(child, request["seconds"])
+
+
+def _run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """In the place of `subprocess.run`: forks python commands whose output is captured."""
+    interpreter, *arguments = map(str, command)
+    if interpreter != sys.executable or not options.get("capture_output"):
+        return _start(command, **options)
+    with tempfile.TemporaryDirectory() as said:
+        request = {"folder": str(Path.cwd()), "arguments": arguments, "seconds": None}
+        request |= {"environment": dict(options.get("env") or os.environ)}
+        code = _forked(request | {"out": f"{said}/out", "err": f"{said}/err"})
+        out, err = (Path(said, name).read_text() for name in ("out", "err"))
+    return subprocess.CompletedProcess(command, code or 0, out, err)
+
+
+def _exit_code(child: int, seconds: float | None) -> int | None:
+    if seconds is None:  # an alarm belongs to the main thread
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def too_long(*_: Any) -> None:
         raise TimeoutError
@@ -134,6 +156,8 @@ def _become(request: Mapping[str, Any]) -> None:
         setattr(sys, name, open(stream, "r" if stream == 0 else "w", closefd=False))  # noqa: SIM115
         setattr(sys, f"__{name}__", getattr(sys, name))
     random.seed()
+    weakref.finalize._registry.clear()  # what the process before has to clean up is not ours
+    subprocess.run = _run if request.get("nested") else _start
     code = 1
     try:
         _execute(request["arguments"], request["environment"].get("PYTHONPATH", ""))

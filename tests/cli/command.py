@@ -67,13 +67,16 @@ def python(
     *arguments: str | Path,
     extra: Mapping[str, str] | None = None,
     libraries: Sequence[str] = forks.LIBRARIES,
+    nested: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """`python <arguments>` in `folder`; `extra` joins the environment.
 
-    In a process of its own that has `libraries` imported already.
+    In a process of its own that has `libraries` imported already; `nested`: so have those of the
+    commands that it starts.
     """
     words = [str(argument) for argument in arguments]
-    return forks.python(folder, words, {**environment(), **(extra or {})}, libraries)
+    inherited = {**environment(), **(extra or {})}
+    return forks.python(folder, words, inherited, libraries, nested=nested)
 
 
 def looking(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -190,7 +190,7 @@ def test_the_study_trains_only_what_is_missing(tmp_path: Path) -> None:
     extra = ("--extra", "max_steps=1", "callbacks=[winner_loss,lambda_statistics]")
     line = f"import sys; sys.path.insert(0, {str(STUDY)!r})\n" + LIMITED
     done = [
-        python(tmp_path, "-c", line, cells, *limits, *extra)
+        python(tmp_path, "-c", line, cells, *limits, *extra, nested=True)
         for cells in ("dpo-on", "dpo-on,dpo-constant-mean")
     ]
     assert [call.returncode for call in done] == [0, 0], [call.stderr for call in done]
@@ -250,14 +250,14 @@ def test_the_search_prints_what_ran_and_says_what_did_not(tmp_path: Path) -> Non
     limits = ("max_steps=1", "callbacks.probe.pairs=2", "callbacks.probe.times=[0.5]")
     images = ("evaluation.n=2", "evaluation.steps=1")
     only = ("--only", "dpo off, lr 2e-4", "--extra", *limits, *images)
-    done = python(tmp_path, STUDY / "search.py", "--root", "there", *only)
+    done = python(tmp_path, STUDY / "search.py", "--root", "there", *only, nested=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "there" / "dpo_off-lr_2e-4" / "summary.json").is_file()
     assert done.stdout.splitlines()[2].startswith("| dpo off, lr 2e-4 | ")
     assert done.stdout.splitlines()[2].count("|") == 8
     (tmp_path / "there" / "dpo_off-lr_2e-4" / "summary.json").write_text('{"status": "failed"}')
     bad = ("--only", "dpo off, lr 2e-4", "--extra", "max_steps=0")
-    again = python(tmp_path, STUDY / "search.py", "--root", "there", *bad)
+    again = python(tmp_path, STUDY / "search.py", "--root", "there", *bad, nested=True)
     assert "dpo off, lr 2e-4: FAILED" in again.stderr
     assert "| dpo off, lr 2e-4 | not run |" in again.stdout
 
@@ -280,13 +280,13 @@ def test_the_comparison_trains_evaluates_and_compares_and_then_does_nothing_twic
 ) -> None:
     script = ROOT / "experiments" / "comparison" / "run.py"
     small = ("--seeds", "0", "--images", "4", "--extra", "max_steps=1", "callbacks=[checkpoint]")
-    done = python(tmp_path, script, *small)
+    done = python(tmp_path, script, *small, nested=True)
     assert done.returncode == 0, done.stdout + done.stderr
     root = tmp_path / "outputs" / "comparison"
     assert (root / "against_base" / "comparison.png").is_file()
     assert "dpo_safeguard_seed0" in (root / "against_dpo_seed0" / "comparison.md").read_text()
     scores = {f: f.stat().st_mtime_ns for f in root.glob("evaluate/*/scores.parquet")}
     assert len(scores) == 4
-    again = python(tmp_path, script, *small)
+    again = python(tmp_path, script, *small, nested=True)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {f: f.stat().st_mtime_ns for f in scores} == scores
