@@ -15,12 +15,13 @@ from tests.cli.command import BARE, ROOT, environment
 
 pytestmark = pytest.mark.slow
 NEXT = ("hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1")
-_LAUNCHED = "tests/launchers/test_launched_sweeps.py"
 SUITES = {
-    "launchers": (_LAUNCHED, "-k", "basic_launchers_numbers and joblib"),
-    "search": (_LAUNCHED, "-k", "search"),
-    "sweeps": ("tests/cli/train/test_sweep.py", "-k", "failing_cell or own_command or interrupt"),
-    "python": ("tests/cli/train/test_from_python.py", "-k", "leaves_the_folder or own_config"),
+    "runs": (
+        "tests/launchers/test_launched_sweeps.py", "tests/cli/train/test_sweep.py",
+        "tests/cli/train/test_from_python.py", "-k",
+        "(basic_launchers_numbers and joblib) or search_goes_on or failing_cell or own_command"
+        " or interrupt or leaves_the_folder or own_config",
+    ),
     "checks": (
         "tests/config/test_conf_contract.py", "tests/config/test_hydra_versions.py",
         "tests/launchers", "tests/cli/test_mistakes.py",
