@@ -44,7 +44,7 @@ def test_files_that_fit_are_passed_over(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["resolution=62"], "resolution=62: the VAE works in blocks of 8 pixels"),
+        (["resolution=62"], "resolution=62: the model works in blocks of 8 pixels"),
         (["callbacks.probe.pairs=9"], "callbacks.probe.pairs=9: the data has 1 held-out pairs"),
         (["data.validation_pairs=2"], "data.validation_pairs=2: the data has 1 held-out pairs"),
         (["tuning=lora", "tuning.targets=[to_x,to_q]"], "no module of its UNet matches to_x. "),
