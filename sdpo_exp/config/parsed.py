@@ -84,13 +84,18 @@ def foreign_bases(owner: Class) -> set[str]:
     return {name for name, base in _bases(owner).items() if base is None}
 
 
-def _bases(owner: Class) -> dict[str, Class | None]:
-    """Base classes as named there: of the same file or imported from the package, or None."""
-    imported = {
+def imports_of(tree: ast.Module) -> dict[str, str]:
+    """Dotted names of what a file imports from the package, by its names there."""
+    return {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in owner.tree.body
+        for node in tree.body
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sdpo_exp")
         for alias in node.names
     }
+
+
+def _bases(owner: Class) -> dict[str, Class | None]:
+    """Base classes as named there: of the same file or imported from the package, or None."""
+    imported = imports_of(owner.tree)
     names = map(ast.unparse, owner.node.bases)
     return {name: find_class(imported.get(name, f"{owner.module}.{name}")) for name in names}

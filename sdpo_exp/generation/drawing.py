@@ -23,6 +23,7 @@ from sdpo_exp.generation.noise import (
     initial_latents,
     latent_shape,
 )
+from sdpo_exp.generation.packing import packed, packs, unpacked
 
 _log = logging.getLogger(__name__)
 _DECODED_AT_ONCE = 4  # images; at 1024 px a VAE needs several GiB for each
@@ -69,6 +70,9 @@ def draw_batch(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
     decodes = _has_vae(pipeline)
     kind = "latent" if decodes else "np"
     (found,) = pipeline(**arguments, output_type=kind, return_dict=False)[:1]
+    if decodes and packs(pipeline):
+        _, *sides = latent_shape(pipeline, settings.height, settings.width)
+        found = unpacked(pipeline, found, *sides)
     images = _decoded(pipeline.vae, found) if decodes else np.asarray(found, np.float32)
     broken = [draws[int(i)] for i in np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))]
     if broken:
@@ -120,7 +124,8 @@ def _arguments(pipeline: Any, draws: Sequence[Draw], settings: DrawSettings) -> 
     if settings.noise == "prompt" and "latents" in inspect.signature(pipeline.__call__).parameters:
         shape = latent_shape(pipeline, settings.height, settings.width)
         latents = initial_latents(draws, shape)
-        arguments["latents"] = latents.to(pipeline.device, denoiser_of(pipeline).dtype)
+        latents = latents.to(pipeline.device, denoiser_of(pipeline).dtype)
+        arguments["latents"] = packed(pipeline, latents)
     return arguments
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.generation.packing import block, packed_shape, packs
 from sdpo_exp.randomness import Stream, draw_noise
 from sdpo_exp.types import PairKey
 
@@ -65,14 +66,16 @@ def latent_shape(pipeline: Any, height: int | None, width: int | None) -> tuple[
         return shape
     config = getattr(denoiser_of(pipeline), "config", None)
     channels, own = getattr(config, "in_channels", None), getattr(config, "sample_size", None)
+    if channels is not None and packs(pipeline):
+        channels, own = packed_shape(pipeline, channels)
     if channels is None or own is None:
         raise UserError(
             f"{type(pipeline).__name__}: its denoiser names no in_channels and sample_size, so its "
             "noise cannot be drawn per prompt; give noise=shared"
         )
-    scale = int(getattr(pipeline, "vae_scale_factor", 1))
+    scale, whole = int(getattr(pipeline, "vae_scale_factor", 1)), block(pipeline)
     sides = (own, own) if isinstance(own, int) else tuple(own)
-    given = [s if pixels is None else _divided(pixels, scale) for pixels, s in
+    given = [s if pixels is None else _divided(pixels, scale, whole) for pixels, s in
              zip((height, width), sides, strict=True)]  # fmt: skip
     return int(channels), given[0], given[1]
 
@@ -83,7 +86,7 @@ def denoiser_of(pipeline: Any) -> Any:
     return found if found is not None else getattr(pipeline, "transformer", None)
 
 
-def _divided(pixels: int, scale: int) -> int:
-    if pixels % scale:
-        raise UserError(f"height and width must be multiples of {scale}, got {pixels}")
+def _divided(pixels: int, scale: int, whole: int) -> int:
+    if pixels % whole:
+        raise UserError(f"height and width must be multiples of {whole}, got {pixels}")
     return pixels // scale

@@ -36,7 +36,7 @@ def _belongs(file: str, parts: Sequence[str], variant: str | None) -> bool:
     weights = _WEIGHTS.match(name)
     if weights:
         return weights["variant"] == variant
-    return name.endswith((".json", ".txt", ".model"))
+    return name.endswith((".json", ".txt", ".model", ".jinja"))
 
 
 def missing_parts(folder: Path, parts: Sequence[str], variant: str | None = None) -> list[str]:

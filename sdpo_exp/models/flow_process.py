@@ -38,6 +38,12 @@ def resolution_mu(tokens: int, base: float, most: float) -> float:
     return base + (tokens - _FEW) * (most - base) / (_MANY - _FEW)
 
 
+def resolution_line(few: tuple[int, float], many: tuple[int, float]) -> tuple[float, float]:
+    """A line through two (tokens, mu) by what it is at 256 and at 4096 tokens."""
+    slope = (many[1] - few[1]) / (many[0] - few[0])
+    return few[1] + (_FEW - few[0]) * slope, few[1] + (_MANY - few[0]) * slope
+
+
 class FlowProcess:
     """x_t = (1 - t) x + t n with t in (0, 1), target n - x (rectified flow).
 
@@ -48,7 +54,8 @@ class FlowProcess:
         shift: applied to what is drawn: `none`, `static` by `shift_factor`, or by `resolution`:
             exp of a line through `base_shift` at 256 tokens and `max_shift` at 4096.
         shift_factor: A of the static shift; 3 is Stable Diffusion 3's.
-        base_shift, max_shift: of the shift by resolution.
+        base_shift, max_shift: of the shift by resolution; None leaves it to the model's own, for
+            models that have one (`completed`).
         patch: latents per token in each direction, to count tokens by.
         weighting: w(t) of a pair's errors: `one`, or `signal`, (1 - t)^2, with which the velocity's
             error becomes the noise's.
@@ -66,8 +73,8 @@ class FlowProcess:
         spread: PositiveFloat = 1.0,
         shift: Shift = "none",
         shift_factor: PositiveFloat = 3.0,
-        base_shift: float = 0.5,
-        max_shift: float = 1.15,
+        base_shift: float | None = 0.5,
+        max_shift: float | None = 1.15,
         patch: PositiveInt = 2,
         weighting: Weighting = "one",
         num_timesteps: PositiveInt = 1000,
@@ -121,6 +128,15 @@ class FlowProcess:
         end = last_step(low, high, steps)
         return FlowProcess(**{**vars(self), "interval": (low / steps, end / steps)})
 
+    def completed(self, base_shift: float, max_shift: float) -> FlowProcess:
+        """The same process, with these where its own are None."""
+        own = (self.base_shift, self.max_shift)
+        base, most = (
+            mine if mine is not None else other
+            for mine, other in zip(own, (base_shift, max_shift), strict=True)
+        )
+        return FlowProcess(**{**vars(self), "base_shift": base, "max_shift": most})
+
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """(1 - t) x + t n, shape and dtype of `latents`."""
         time = per_row(t.float(), latents)
@@ -138,6 +154,8 @@ class FlowProcess:
             return self.shift_factor
         if len(shape) < 2:
             raise ValueError("a shift by resolution needs the latents' shape (C, h, w)")
+        if self.base_shift is None or self.max_shift is None:
+            raise ValueError("a shift by resolution needs base_shift and max_shift")
         tokens = math.prod(side // self.patch for side in shape[-2:])
         return math.exp(resolution_mu(tokens, self.base_shift, self.max_shift))
 

@@ -1,4 +1,4 @@
-"""What Stable Diffusion's families share: a frozen VAE and text encoders around a UNet."""
+"""What latent families share: a frozen VAE and text encoders around a UNet or a transformer."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import Any, ClassVar, Literal
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
 from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError
-from sdpo_exp.models import checkpoint_folder, lora, unet_file
-from sdpo_exp.models.families import (
-    Family,
-    check_vae,
-    unet_mismatch,
-)
-from sdpo_exp.models.forward_process import VPProcess
+from sdpo_exp.models import checkpoint_folder, lora
+from sdpo_exp.models.families import Family, check_vae
 from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
-from sdpo_exp.protocols import NoiseDraw
+from sdpo_exp.protocols import ForwardProcess, NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
 TextDtype = Literal["float32", "bfloat16", "float16"]
@@ -30,18 +25,17 @@ EmptyPrompt = Literal["encoded", "zeros"]
 
 
 class LatentBackbone:
-    """A UNet in the latent space of a VAE, loaded from a pipeline folder in diffusers' layout.
+    """A denoiser in the latent space of a VAE, loaded from a pipeline folder in diffusers' layout.
 
-    A family names its parts and its pipeline class and implements `_load_text`, `_encode_text` and
-    `_unet_arguments`. What the UNet predicts (epsilon or v) and its betas are the checkpoint's own
-    scheduler configuration.
+    A family declares `FAMILY` (a call with literal arguments, which is read without importing the
+    file) and its pipeline's class, and implements `_process`, `_load_text`, `_encode_text`,
+    `_text_parts` and `_predict`; `latent_unet.LatentUNet` has what families with a UNet share.
 
     Args:
         pretrained: hub id or folder.
         revision: branch, tag or commit of a hub id.
         variant: of the weight files, such as fp16.
         vae: hub id or folder of another VAE; None: the checkpoint's own.
-        unet: a file or folder of other UNet weights (`unet.pth`, safetensors, diffusers' `unet/`).
         latents: `sample` the VAE's posterior, as published, with noise that belongs to the pair,
             or take its `mode`.
         empty_prompt: `encoded`, as published, or `zeros`, as SDXL's stock pipeline has it.
@@ -63,35 +57,31 @@ class LatentBackbone:
         revision: str | None = None,
         variant: str | None = None,
         vae: str | None = None,
-        unet: str | None = None,
         latents: Latents = "sample",
         empty_prompt: EmptyPrompt = "encoded",
         vae_dtype: VaeDtype = "auto",
         text_dtype: TextDtype = "float32",
         encode_batch: PositiveInt = 8,
     ) -> None:
-        parts = self._parts_needed(vae)
+        parts = self.FAMILY.parts_needed(vae)
         self.folder = checkpoint_folder.locate_model(
             "model.pretrained", pretrained, revision, variant, parts
         )
-        self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder), "unet": unet}
+        self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder)}
         self._variant, self._text_dtype = variant, getattr(torch, text_dtype)
         self._latents, self._empty_prompt = latents, empty_prompt
         self._encode_batch, self._vae_dtype = encode_batch, vae_dtype
         self._vae_folder = checkpoint_folder.locate_vae(vae) if vae else self.folder / "vae"
         self._vae_variant = None if vae else variant
+        if problem := self.FAMILY.mismatch(self.folder, self._vae_folder):
+            raise UserError(problem)
         scheduler = checkpoint_folder.read_json(self.folder / "scheduler/scheduler_config.json")
         self.scheduler_class = _scheduler_class(scheduler, self.folder)
         self.scheduler_config = scheduler
-        noise = DDPMScheduler.from_config(scheduler)
-        self.process = VPProcess(noise.alphas_cumprod, noise.config.prediction_type)
-        self.denoiser: UNet2DConditionModel = self._load_unet(unet)
+        self.process = self._process()
+        self.denoiser = self._load_denoiser()
         self.vae = self._load_vae()
         self._load_text(self._text_dtype)
-        widths = [encoder.config.hidden_size for encoder in self._text_encoders()]
-        channels = int(self.vae.config.latent_channels)
-        if problem := unet_mismatch(self.denoiser.config, channels, sum(widths), self.FAMILY):
-            raise UserError(problem)
         check_vae(self.vae, self._vae_folder, self.folder, self.FAMILY)
 
     @classmethod
@@ -101,13 +91,12 @@ class LatentBackbone:
         revision: str | None = None,
         variant: str | None = None,
         vae: str | None = None,
-        unet: str | None = None,
         **_: Any,
     ) -> str | None:
         """Why the model or its separate VAE cannot be had; None where nothing speaks against it."""
         found = [
             checkpoint_folder.absent_model(
-                "model.pretrained", pretrained, revision, cls._parts_needed(vae),
+                "model.pretrained", pretrained, revision, cls.FAMILY.parts_needed(vae),
                 "model.pretrained=/path/to/folder", variant,
             )
         ]  # fmt: skip
@@ -117,22 +106,15 @@ class LatentBackbone:
                     "model.vae", vae, None, (), "model.vae=/path/to/vae (null: the model's own)"
                 )
             )
-        if unet is not None and not Path(unet).expanduser().exists():
-            found.append(f"model.unet={unet}: no such file or folder")
         return "\n".join(filter(None, found)) or None
-
-    @classmethod
-    def _parts_needed(cls, vae: str | None) -> tuple[str, ...]:
-        return tuple(part for part in cls.FAMILY.parts if vae is None or part != "vae")
 
     # -- loading --------------------------------------------------------------------------------
 
-    def _load_unet(self, unet: str | None) -> UNet2DConditionModel:
-        network: UNet2DConditionModel = checkpoint_folder.load_part(
-            UNet2DConditionModel, self.folder / "unet", torch.float32, self._variant
+    def _load_denoiser(self) -> nn.Module:
+        kind = getattr(diffusers, self.FAMILY.network)
+        network: nn.Module = checkpoint_folder.load_part(
+            kind, self.folder / self.FAMILY.part, torch.float32, self._variant
         )
-        if unet is not None:
-            unet_file.load_into(network, Path(unet).expanduser())
         return network
 
     def _load_vae(self, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
@@ -162,12 +144,13 @@ class LatentBackbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), scaled as the UNet expects.
+        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), as the denoiser takes them.
 
         Raises:
-            UserError: height or width is no multiple of the VAE's factor.
+            UserError: height or width is no multiple of the model's block.
         """
-        return vae_latents(self.vae, pixels, self._latents, draw, self._encode_batch)
+        options = (self._latents, draw, self._encode_batch, self.FAMILY.patch)
+        return vae_latents(self.vae, pixels, *options)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
@@ -184,14 +167,14 @@ class LatentBackbone:
         return cond | self._geometry_conditions(geometry, device)
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """Prediction (N, C, h, w) of `network` at integer timesteps t (N,)."""
+        """Prediction (N, C, h, w) of `network` at t (N,), which are the process's."""
         # Half-precision weights outside autocast take inputs of their own dtype only.
         dtype = next(network.parameters()).dtype
         cast = {
             name: rows.to(dtype) if rows.is_floating_point() else rows
             for name, rows in cond.items()
         }
-        return network(x_t.to(dtype), t, **self._unet_arguments(cast)).sample
+        return self._predict(network, x_t.to(dtype), t, cast)
 
     def pipeline(self) -> DiffusionPipeline:
         """The family's diffusers pipeline around the denoiser as it is; it shares the parts."""
@@ -207,29 +190,24 @@ class LatentBackbone:
         self._pipeline(network, vae, text).save_pretrained(folder, safe_serialization=True)
 
     def save_lora(self, folder: Path) -> None:
-        """Write the adapters alone as `pytorch_lora_weights.safetensors`.
-
-        `load_lora_weights(folder)` of the family's pipeline puts them back, rank and alpha too.
+        """Write the adapters alone as `pytorch_lora_weights.safetensors`, rank and alpha with them.
 
         Raises:
             ValueError: the denoiser has no adapters.
         """
-        config = lora.adapter_config(self.denoiser).to_dict()
-        self.PIPELINE.save_lora_weights(
-            folder,
-            unet_lora_layers=lora.adapter_state(self.denoiser),
-            unet_lora_adapter_metadata={
-                key: sorted(value) if isinstance(value, set) else value
-                for key, value in config.items()
-            },
-        )
+        lora.write_adapters(self.denoiser, folder, self.FAMILY.part)
 
     # -- what a family implements ---------------------------------------------------------------
+
+    def _process(self) -> ForwardProcess:
+        """Of `self.scheduler_config`, which is the checkpoint's own."""
+        raise NotImplementedError
 
     def _encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _unet_arguments(self, cond: Conditioning) -> dict[str, Any]:
+    def _predict(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """`denoise`, of inputs in the network's own dtype."""
         raise NotImplementedError
 
     def _geometry_conditions(
@@ -256,7 +234,8 @@ class LatentBackbone:
 
     def _pipeline(self, network: nn.Module, vae: nn.Module, text: Any) -> DiffusionPipeline:
         scheduler = self.scheduler_class.from_config(self.scheduler_config)
-        pipeline = self.PIPELINE(unet=network, vae=vae, scheduler=scheduler, **text)
+        parts = {self.FAMILY.part: network, "vae": vae, "scheduler": scheduler, **text}
+        pipeline = self.PIPELINE(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

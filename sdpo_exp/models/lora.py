@@ -7,20 +7,24 @@ behave alike. LoRA: Hu et al., arXiv 2106.09685.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.target_names import check_targets, examples
 
 ADAPTER = "default"
+FILE = "pytorch_lora_weights.safetensors"
 
 
 def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
@@ -99,6 +103,31 @@ def adapter_state(denoiser: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=ADAPTER)
     # Adapters of convolutions are channels-last where the network is; safetensors takes no such.
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def write_adapters(denoiser: nn.Module, folder: Path, part: str) -> None:
+    """Write `pytorch_lora_weights.safetensors`, the adapter's configuration in its metadata.
+
+    As diffusers writes it: `load_lora_weights(folder)` of a pipeline puts it back, and where a
+    pipeline has none, `load_lora_adapter(folder, prefix=part)` of its denoiser.
+
+    Args:
+        denoiser: with adapters.
+        folder: made where it is not there.
+        part: the denoiser's name in its pipeline, which every name begins with.
+
+    Raises:
+        ValueError: there are no adapters.
+    """
+    config = adapter_config(denoiser).to_dict()
+    told = {
+        f"{part}.{key}": sorted(value) if isinstance(value, set) else value
+        for key, value in config.items()
+    }
+    text = json.dumps(told, default=str, indent=2, sort_keys=True)
+    state = {f"{part}.{name}": tensor.cpu() for name, tensor in adapter_state(denoiser).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / FILE, {"format": "pt", "lora_adapter_metadata": text})
 
 
 def adapter_config(denoiser: nn.Module) -> LoraConfig:

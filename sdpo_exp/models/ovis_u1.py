@@ -5,14 +5,12 @@ Loaded from a folder in the released layout, and written back to one. No code of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdpo_exp import hub
@@ -36,7 +34,6 @@ from sdpo_exp.protocols import NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
 TextDtype = Literal["float32", "bfloat16"]
-LORA_FILE = "pytorch_lora_weights.safetensors"
 _KEY = "model.pretrained"
 
 
@@ -151,15 +148,7 @@ class OvisU1:
         Raises:
             ValueError: the denoiser has no adapters.
         """
-        config = lora.adapter_config(self.denoiser).to_dict()
-        told = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
-        state = {
-            f"transformer.{name}": tensor.cpu()
-            for name, tensor in lora.adapter_state(self.denoiser).items()
-        }
-        text = json.dumps({f"transformer.{key}": value for key, value in told.items()}, default=str)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(state, folder / LORA_FILE, {"format": "pt", "lora_adapter_metadata": text})
+        lora.write_adapters(self.denoiser, folder, "transformer")
 
 
 def _kind_of(

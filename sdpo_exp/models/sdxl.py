@@ -11,15 +11,15 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sdpo_exp.models import checkpoint_folder
-from sdpo_exp.models.families import SDXL
-from sdpo_exp.models.latent import LatentBackbone
+from sdpo_exp.models.families import Family
+from sdpo_exp.models.latent_unet import LatentUNet
 from sdpo_exp.models.stable_diffusion import token_ids
 from sdpo_exp.types import Conditioning, Geometry
 
 TimeIds = Literal["constant", "true"]
 
 
-class StableDiffusionXL(LatentBackbone):
+class StableDiffusionXL(LatentUNet):
     """SDXL checkpoints.
 
     Text states are both encoders' second to last hidden states side by side, (N, 77, 768 + 1280);
@@ -29,10 +29,19 @@ class StableDiffusionXL(LatentBackbone):
         pretrained: hub id or folder.
         time_ids: `constant`: (R, R, 0, 0, R, R) for every image whatever its size and crop, as
             published; `true`: size and crop of the pair's winner, for both of its images.
-        options: `LatentBackbone`'s, by name.
+        options: `LatentUNet`'s, by name.
     """
 
-    FAMILY = SDXL
+    FAMILY = Family(
+        name="StableDiffusionXL",
+        parts=(
+            "unet", "vae", "text_encoder", "text_encoder_2",
+            "tokenizer", "tokenizer_2", "scheduler",
+        ),
+        text_encoders=("text_encoder", "text_encoder_2"),
+        added_conditions="text_time",
+        latent_scale=0.13025,
+    )  # fmt: skip
     PIPELINE = StableDiffusionXLPipeline
 
     def __init__(self, pretrained: str, *, time_ids: TimeIds = "constant", **options: Any) -> None:

@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdpo_exp.models import checkpoint_folder
-from sdpo_exp.models.families import STABLE_DIFFUSION
-from sdpo_exp.models.latent import LatentBackbone
+from sdpo_exp.models.families import Family
+from sdpo_exp.models.latent_unet import LatentUNet
 from sdpo_exp.types import Conditioning
 
 
-class StableDiffusion(LatentBackbone):
-    """SD 1.x and 2.x checkpoints; arguments are `LatentBackbone`'s.
+class StableDiffusion(LatentUNet):
+    """SD 1.x and 2.x checkpoints; arguments are `LatentUNet`'s.
 
     Text states are the encoder's last hidden states after its final norm, (N, 77, 768) in SD 1.5.
     """
 
-    FAMILY = STABLE_DIFFUSION
+    FAMILY = Family(
+        name="StableDiffusion",
+        parts=("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+        text_encoders=("text_encoder",),
+        latent_scale=0.18215,
+    )
     PIPELINE = StableDiffusionPipeline
 
     def _load_text(self, dtype: torch.dtype) -> None:

@@ -17,7 +17,12 @@ Latents = Literal["sample", "mode"]
 
 
 def vae_latents(
-    vae: AutoencoderKL, pixels: Tensor, latents: Latents, draw: NoiseDraw, at_once: int
+    vae: AutoencoderKL,
+    pixels: Tensor,
+    latents: Latents,
+    draw: NoiseDraw,
+    at_once: int,
+    patch: int = 1,
 ) -> Tensor:
     """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, h, w), shifted and scaled as denoisers are.
 
@@ -29,12 +34,13 @@ def vae_latents(
         latents: `sample` the posterior with the noise of `draw`, or take its `mode`.
         draw: as in `protocols.Backbone.encode_images`.
         at_once: images per pass.
+        patch: latents per token in each direction, of which sides must be multiples, too.
 
     Raises:
-        UserError: height or width is no multiple of the VAE's factor.
+        UserError: height or width is no multiple of the VAE's factor times `patch`.
     """
     for side in pixels.shape[-2:]:
-        if problem := resolution_misfit(side, block_size(vae.config)):
+        if problem := resolution_misfit(side, block_size(vae.config, patch)):
             raise UserError(problem)
     with torch.autocast(pixels.device.type, enabled=False):
         chunks = pixels.to(vae.dtype).split(at_once)

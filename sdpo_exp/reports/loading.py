@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def how_to_load(
         imports, lines = _base(config, environment)
         if unet := (config.get("model") or {}).get("unet"):
             lines.append(f"# Here {unet} belongs into pipeline.unet: the run began with it.")
-        lines.append("pipeline.load_lora_weights(folder)")
+        lines.append(_putting_adapters(folder / LORA_FILE))
     elif (folder / UNET_FILE).is_file():
         imports, lines = _base(config, environment)
         imports.append("import torch")
@@ -43,6 +44,16 @@ def how_to_load(
             arguments.append("trust_remote_code=True")
         lines = [f"pipeline = DiffusionPipeline.from_pretrained({', '.join(arguments)})"]
     return "\n".join([*sorted(imports, reverse=True), "", where, *lines]) + "\n"
+
+
+def _putting_adapters(file: Path) -> str:
+    """Transformers read their adapters themselves: not every pipeline of theirs can."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        names = json.loads(stream.read(size))
+    if any(name.startswith("transformer.") for name in names):
+        return f'pipeline.transformer.load_lora_adapter(folder, weight_name="{LORA_FILE}")'
+    return "pipeline.load_lora_weights(folder)"
 
 
 def _base(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 
 from sdpo_exp.reports.licences import EMBEDDED, LICENCES, licence_of
 from sdpo_exp.reports.model_card import (
@@ -186,13 +188,20 @@ def test_the_embedded_world_s_card(run: Path) -> None:
     ("file", "lines"),
     [
         (
-            "pytorch_lora_weights.safetensors",
+            "unet/pytorch_lora_weights.safetensors",
             [
                 "from diffusers import AutoencoderKL, DiffusionPipeline",
                 'vae = AutoencoderKL.from_pretrained("who/vae")',
                 "pipeline = DiffusionPipeline.from_pretrained("
                 f'"{SD15}", revision="0123abc", vae=vae)',
                 "pipeline.load_lora_weights(folder)",
+            ],
+        ),
+        (
+            "transformer/pytorch_lora_weights.safetensors",
+            [
+                "pipeline.transformer.load_lora_adapter("
+                'folder, weight_name="pytorch_lora_weights.safetensors")'
             ],
         ),
         ("unet.pth", ["pipeline.unet.load_state_dict(state)", 'folder = "."  # this one']),
@@ -204,7 +213,8 @@ def test_the_embedded_world_s_card(run: Path) -> None:
 )
 def test_the_code_fits_what_lies_in_the_folder(run: Path, file: str, lines: list[str]) -> None:
     write(run, config(vae="who/vae"))
-    (run / "model" / file).touch()
+    part, _, file = file.rpartition("/")
+    save_file({f"{part}.down.lora_A.weight": torch.zeros(1)}, run / "model" / file)
     write_card(run, run / "model", Exported("last", 4, "bfloat16"))
     card = (run / "model" / "README.md").read_text()
     code = code_of(card)

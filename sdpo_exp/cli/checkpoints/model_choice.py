@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sdpo_exp.cli.checkpoints.adapters import put_adapters
 from sdpo_exp.cli.checkpoints.pipelines import ADAPTERS, INDEX, find_model, load_base, load_pipeline
 from sdpo_exp.errors import UserError, first_line
 
@@ -242,7 +243,7 @@ def _put_weights(pipeline: Any, path: Path) -> None:
         return
     folder, name = (path, ADAPTERS) if path.is_dir() else (path.parent, path.name)
     try:
-        pipeline.load_lora_weights(folder, weight_name=name)
+        put_adapters(pipeline, folder, name)
     except Exception as error:
         raise UserError(f"checkpoint={path}: not a LoRA of its base: {first_line(error)}") from None
     if not any("lora_" in parameter for parameter, _ in denoiser(pipeline).named_parameters()):

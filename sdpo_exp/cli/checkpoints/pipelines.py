@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from sdpo_exp.cli.checkpoints.adapters import put_adapters
 from sdpo_exp.cli.printed import command, word
 from sdpo_exp.errors import UserError, first_line
 
@@ -166,7 +167,7 @@ def _open_or_say(folder: Path) -> DiffusionPipeline:
     try:
         if base is None:
             return _open(folder)
-        base.load_lora_weights(folder, weight_name=ADAPTERS)
+        put_adapters(base, folder, ADAPTERS)
         return base
     except Exception as error:
         reason = next(_faults(folder), None) or first_line(error)

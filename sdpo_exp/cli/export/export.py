@@ -20,6 +20,7 @@ from sdpo_exp.cli.export.source import (
     read_run,
 )
 from sdpo_exp.config.check import check_keys
+from sdpo_exp.config.class_values import class_value
 from sdpo_exp.config.schema import EXPORT_KEYS, GROUPS
 from sdpo_exp.errors import UserError, first_line
 
@@ -59,6 +60,8 @@ def check_weights(config: DictConfig) -> list[str]:
         policy_state(content, config.weights, source.checkpoint)
         if config.format == "lora":
             _check_adapters(content, model, source)
+        if config.format == "unet_pth":
+            _check_unet(model)
     except UserError as error:
         return [str(error)]
     alone: dict[str, Any] = {group: {} for group in GROUPS}
@@ -78,6 +81,14 @@ def _check_adapters(content: Any, model: DictConfig, source: Source) -> None:
         raise UserError(
             f"format=lora: the pipeline of {family.__name__} loads no adapters. Use "
             "format=diffusers, which merges them."
+        )
+
+
+def _check_unet(model: DictConfig) -> None:
+    family = class_value(str(model._target_), "FAMILY")
+    if family is not None and family.denoiser != "UNet":
+        raise UserError(
+            f"format=unet_pth: the model has a {family.denoiser} and no UNet. Use format=diffusers."
         )
 
 

@@ -6,8 +6,7 @@ there (weights, images, the hub) is told later, by the classes themselves.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sdpo_exp import hub
 from sdpo_exp.cli.train.held_out import HELD_OUT
+from sdpo_exp.config.class_values import class_value
 from sdpo_exp.config.command_line import given_keys
 from sdpo_exp.data.columns import Columns
 from sdpo_exp.data.files import absent_table, find_table
@@ -26,21 +26,9 @@ from sdpo_exp.data.opening import with_meanings
 from sdpo_exp.data.table_types import column_names, values_of
 from sdpo_exp.data.usual_columns import told_names, usual_columns
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.checkpoint_folder import missing_parts, read_json
-from sdpo_exp.models.families import (
-    SDXL,
-    STABLE_DIFFUSION,
-    Family,
-    block_size,
-    resolution_misfit,
-    unet_mismatch,
-)
-from sdpo_exp.models.target_names import ATTENTION, check_targets
+from sdpo_exp.models.families import ModelFiles
+from sdpo_exp.models.target_names import check_targets
 
-_FAMILIES: Mapping[str, Family] = {
-    "sdpo_exp.models.stable_diffusion.StableDiffusion": STABLE_DIFFUSION,
-    "sdpo_exp.models.sdxl.StableDiffusionXL": SDXL,
-}
 _FOLDER = "sdpo_exp.data.folder.FolderPairs"
 _TABLES = ("sdpo_exp.data.table.TablePairs", "sdpo_exp.data.stream.StreamPairs")
 _LORA = "sdpo_exp.models.tuning.LoraTuning"
@@ -69,41 +57,27 @@ def check_own_files(config: DictConfig) -> list[str]:
 
 
 def _model(config: DictConfig) -> list[str]:
-    """Family and resolution, by the configurations of a model's parts."""
+    """Family and resolution, by what the family itself reads in a model's folder."""
     found = _folder_of(config)
     if found is None:
         return []
     family, folder = found
-    width = sum(
-        read_json(folder / name / "config.json")["hidden_size"] for name in family.text_encoders
-    )
-    own = Path(config.model.vae).expanduser() if config.model.vae else folder
-    vae = next((p for p in (own / "vae", own, folder / "vae") if _has_config(p)), None)
-    if vae is None:
-        return []
-    latents = read_json(vae / "config.json")
-    unet = read_json(folder / "unet" / "config.json")
-    mismatch = unet_mismatch(unet, latents.get("latent_channels", 4), width, family)
-    misfit = resolution_misfit(config.resolution, block_size(latents))
-    return [problem for problem in (mismatch, misfit) if problem is not None]
-
-
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return list(family.mistakes(folder, _model_keys(config), config.resolution))
 
 
 def _targets(config: DictConfig) -> list[str]:
-    """LoRA's targets, by the names in the header of the UNet's weights."""
+    """LoRA's targets, by the names in the headers of the denoiser's weights."""
     found = _folder_of(config)
     if found is None or config.tuning.get("_target_") != _LORA:
         return []
-    names = list(_modules(found[1] / "unet"))
-    if not names:
+    family, folder = found
+    layers = set(family.layers(folder))
+    if not layers:
         return []
-    modules = {name.rpartition(".")[0] for name in names}
-    above = {".".join(m.split(".")[:i]) for m in modules for i in range(1, m.count(".") + 1)}
-    targets = OmegaConf.to_container(config.tuning).get("targets")  # type: ignore[union-attr]
-    check_targets(targets or ATTENTION, modules | above, sorted(modules), "its UNet")
+    above = {".".join(m.split(".")[:i]) for m in layers for i in range(1, m.count(".") + 1)}
+    asked = OmegaConf.to_container(config.tuning).get("targets")  # type: ignore[union-attr]
+    targets = asked or family.lora_targets
+    check_targets(targets, layers | above, sorted(layers), f"its {family.denoiser}")
     return []
 
 
@@ -139,29 +113,20 @@ def _check_columns(node: DictConfig) -> None:
         with_meanings(columns, values_of(found, columns.preferred), node.path)
 
 
-def _folder_of(config: DictConfig) -> tuple[Family, Path] | None:
-    """The family of a latent model, and its folder where that is here and complete."""
-    family = _FAMILIES.get(str(config.model.get("_target_")))
+def _folder_of(config: DictConfig) -> tuple[ModelFiles, Path] | None:
+    """The family that a model's class declares, and its folder where that is here and whole."""
+    family: ModelFiles | None = class_value(str(config.model.get("_target_")), "FAMILY")
     if family is None:
         return None
     source = str(config.model.pretrained)
     folder = hub.local_path(source)
     if folder is None:
         folder = hub.cached(source, "model", config.model.revision)
-    whole = [part for part in family.parts if config.model.vae is None or part != "vae"]
-    if folder is None or missing_parts(folder, whole, config.model.variant):
+    if folder is None or family.missing(folder, _model_keys(config)):
         return None
     return family, folder
 
 
-def _modules(unet: Path) -> Iterator[str]:
-    """Names of the matrices and kernels in the headers of safetensors files."""
-    for file in sorted(unet.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(size))
-        yield from (
-            name
-            for name, entry in header.items()
-            if name.endswith(".weight") and len(entry["shape"]) > 1
-        )
+def _model_keys(config: DictConfig) -> dict[str, Any]:
+    keys: Any = OmegaConf.to_container(config.model, resolve=True)
+    return {str(key): value for key, value in keys.items()}

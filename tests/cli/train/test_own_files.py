@@ -11,6 +11,7 @@ from sdpo_exp.config.composition import compose_cell
 from tests.checkpoints import save_sd15, save_sdxl
 from tests.cli.command import run
 from tests.data.test_holdout import make
+from tests.ovis_image import save_ovis_image
 
 BASE = ("data=folder", "max_steps=2", "resolution=64")
 
@@ -20,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("own")
     save_sd15(root / "sd15")
     save_sdxl(root / "sdxl")
+    save_ovis_image(root / "ovis_image")
     make(root / "pairs", [f"caption {i}" for i in range(16)])
     return root
 
@@ -34,6 +36,7 @@ def told(folder: Path, *words: str, model: str = "sd15", weights: str = "sd15") 
 def test_files_that_fit_are_passed_over(folder: Path) -> None:
     assert told(folder, "tuning=lora") == []
     assert told(folder, "tuning=lora", model="sdxl", weights="sdxl") == []
+    assert told(folder, "tuning=lora", model="ovis_image", weights="ovis_image") == []
     assert told(folder, "tuning=lora", "tuning.targets='down_blocks.*to_(q|k)'") == []
     assert told(folder, weights="not_here") == []  # told by the class itself
     assert told(folder, "callbacks.probe.pairs=1") == []
@@ -42,7 +45,7 @@ def test_files_that_fit_are_passed_over(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["resolution=62"], "resolution=62: the VAE works in blocks of 8 pixels"),
+        (["resolution=62"], "resolution=62: the model works in blocks of 8 pixels"),
         (["callbacks.probe.pairs=9"], "callbacks.probe.pairs=9: the data has 1 held-out pairs"),
         (["data.validation_pairs=2"], "data.validation_pairs=2: the data has 1 held-out pairs"),
         (["tuning=lora", "tuning.targets=[to_x,to_q]"], "no module of its UNet matches to_x. "),
@@ -60,6 +63,17 @@ def test_a_model_of_another_family_is_told(folder: Path) -> None:
     assert "its UNet is not one of StableDiffusion: it has added conditions 'text_time'" in line
     (line,) = told(folder, "resolution=61", model="sdxl", weights="sdxl")
     assert line.startswith("resolution=61")
+
+
+def test_a_transformer_is_looked_at_as_a_unet_is(folder: Path) -> None:
+    lora = ("resolution=72", "tuning=lora", "tuning.targets=[to_x]")
+    size, targets = told(folder, *lora, model="ovis_image", weights="ovis_image")
+    assert size.startswith("resolution=72: the model works in blocks of 16 pixels")
+    assert "no module of its transformer matches to_x. " in targets
+    assert "transformer_blocks.0.ff.net.2" in targets
+    other = f"model.vae={folder / 'sd15' / 'vae'}"
+    (line,) = told(folder, other, model="ovis_image", weights="ovis_image")
+    assert "its transformer takes 64 channels and its VAE makes 16" in line
 
 
 def test_all_are_told_at_once_without_torch_and_nothing_is_written(

@@ -20,8 +20,9 @@ from sdpo_exp.generation.drawing import DrawSettings, draw_batch
 from sdpo_exp.generation.noise import Draw
 from sdpo_exp.generation.sampler import set_sampler
 from sdpo_exp.models.flow_process import FlowProcess
+from sdpo_exp.models.lora import FILE
 from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline, velocity
-from sdpo_exp.models.ovis_u1 import LORA_FILE, OvisU1
+from sdpo_exp.models.ovis_u1 import OvisU1
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.tuning import FullTuning, LoraTuning
 from sdpo_exp.models.yak.latents import schedule
@@ -229,7 +230,7 @@ def test_other_tensors_and_files_stay_as_they_were(folder: Path, tmp_path: Path)
 def test_adapters_are_written_with_what_they_need(folder: Path, tmp_path: Path) -> None:
     backbone = moved(folder, LoraTuning(rank=4, alpha=8))
     backbone.save_lora(tmp_path)
-    with safe_open(tmp_path / LORA_FILE, framework="pt") as file:
+    with safe_open(tmp_path / FILE, framework="pt") as file:
         told = json.loads(file.metadata()["lora_adapter_metadata"])
         names = list(file.keys())
     assert told["transformer.r"] == 4
