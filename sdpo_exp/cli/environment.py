@@ -46,7 +46,8 @@ def write_environment(
     Args:
         folder: of the run.
         seed: of the run.
-        data: whose fingerprint and sizes are written; an endless stream has no size.
+        data: whose fingerprint and sizes are written, and a mixture's shares; an endless stream has
+            no size.
         base: where the weights came from, as the backbone names its `origin`; None where it has
             none.
         command: the words that made the run.
@@ -56,6 +57,7 @@ def write_environment(
         "seed": seed,
         "data_fingerprint": data.fingerprint(),
         "pairs": {"train": _size(data.train), "validation": _size(data.validation)},
+        **_shares(data.train),
         "base": dict(base) if base is not None else None,
         "command": list(command),
     }
@@ -65,6 +67,12 @@ def write_environment(
 def command_line() -> list[str]:
     """The words that this process was started with."""
     return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def _shares(source: PairSource) -> dict[str, Any]:
+    """Of the pairs drawn, by source; nothing where there is one."""
+    shares = getattr(source, "shares", None)
+    return {"shares": shares} if shares is not None else {}
 
 
 def _size(source: PairSource) -> int | None:

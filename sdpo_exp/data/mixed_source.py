@@ -16,6 +16,7 @@ from sdpo_exp.data.keyed import is_endless
 from sdpo_exp.data.relabelled import RelabelledPairs
 from sdpo_exp.data.table import TablePairs
 from sdpo_exp.data.templates import check_template
+from sdpo_exp.data.usual_columns import columns_of
 from sdpo_exp.errors import NoPairLeft, UserError
 from sdpo_exp.protocols import PairSource
 
@@ -92,7 +93,7 @@ class MixedSource:
             return FolderPairs(self.path, holdout, part, self.max_samples)
         return TablePairs(
             self.path,
-            Columns(**_columns(self.columns)),
+            Columns(**columns_of(self.columns)),
             split=self.split,
             config=self.config,
             revision=self.revision,
@@ -137,14 +138,6 @@ def _problems_of_path(path: str, words: Mapping[str, Any]) -> Iterator[str]:
     if absent := absent_table(path, words.get("revision"), words.get("config"), split):
         # What one source alone would be told to give is named otherwise here.
         yield absent.partition("; or give local files")[0]
-
-
-def _columns(given: Mapping[str, str | None] | None) -> dict[str, Any]:
-    """A table's columns, where nothing is said of its images with those that are in order."""
-    columns = dict(given or {})
-    if columns.get("image_0") is None:
-        return {"winner": "winner", "loser": "loser", **columns}
-    return columns
 
 
 def _labels(folder: str, part: Part) -> Path:

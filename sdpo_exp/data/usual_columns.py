@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdpo_exp.data.default_columns import IN_ORDER, LABEL, PICKAPIC
 from sdpo_exp.data.numbers import listed
@@ -142,3 +142,11 @@ def _question(found: Sequence[tuple[str, ...]], what: str, keys: str) -> str:
     if not found:
         return f"no columns of a usual name for {what}; give {keys}"
     return f"{', or '.join(' and '.join(names) for names in found)} could be {what}; give {keys}"
+
+
+def columns_of(given: Mapping[str, str | None] | None) -> dict[str, Any]:
+    """Columns of a mixture's table; where its images are not named, those that are in order."""
+    columns = dict(given or {})
+    if columns.get("image_0") is None:
+        return {"winner": "winner", "loser": "loser", **columns}
+    return columns

@@ -6,7 +6,7 @@ there (weights, images, the hub) is told later, by the classes themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,18 @@ from sdpo_exp.config.class_values import class_value
 from sdpo_exp.config.command_line import given_keys
 from sdpo_exp.data.columns import Columns
 from sdpo_exp.data.files import absent_table, find_table
-from sdpo_exp.data.folder_files import read_folder
+from sdpo_exp.data.folder_files import is_folder_of_pairs, read_folder
 from sdpo_exp.data.holdout import too_few
 from sdpo_exp.data.opening import with_meanings
 from sdpo_exp.data.table_types import column_names, values_of
-from sdpo_exp.data.usual_columns import told_names, usual_columns
+from sdpo_exp.data.usual_columns import columns_of, told_names, usual_columns
 from sdpo_exp.errors import UserError
 from sdpo_exp.models.families import ModelFiles
 from sdpo_exp.models.target_names import check_targets
 
 _FOLDER = "sdpo_exp.data.folder.FolderPairs"
 _TABLES = ("sdpo_exp.data.table.TablePairs", "sdpo_exp.data.stream.StreamPairs")
+_MIXTURE = "sdpo_exp.data.mixture.MixedPairs"
 _LORA = "sdpo_exp.models.tuning.LoraTuning"
 
 
@@ -86,6 +87,8 @@ def _side(config: DictConfig, side: str) -> list[str]:
     node = config.data[side]
     if node.get("_target_") in _TABLES:
         _check_columns(node)
+    if node.get("_target_") == _MIXTURE:
+        return list(_of_sources(node.sources))
     if node.get("_target_") != _FOLDER:
         return []
     there = len(read_folder(node.path, node.holdout, node.part)[: node.max_samples])
@@ -95,6 +98,23 @@ def _side(config: DictConfig, side: str) -> list[str]:
     asked = {key: OmegaConf.select(config, key, default=0) for key in HELD_OUT if key in given}
     problems = (too_few(key, wanted, there) for key, wanted in asked.items())
     return [problem for problem in problems if problem is not None]
+
+
+def _of_sources(sources: DictConfig) -> Iterator[str]:
+    """The same of each source of a mixture, told by its name."""
+    for name in sources:
+        node = sources[name]
+        path = node.get("path")
+        if path is None or is_folder_of_pairs(Path(path).expanduser()):
+            continue
+        told: Any = OmegaConf.to_container(node, resolve=True)
+        words = {key: told.get(key) for key in ("revision", "config")}
+        columns = columns_of(told.get("columns"))
+        table = {"path": path, "split": told.get("split", "train"), **words, "columns": columns}
+        try:
+            _check_columns(OmegaConf.create(table))
+        except UserError as error:
+            yield f"source {name}: {error}"
 
 
 def _check_columns(node: DictConfig) -> None:

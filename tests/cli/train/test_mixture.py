@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def test_a_run_says_its_shares_and_goes_on_exactly(tmp_path: Path) -> None:
     assert [row[key] for row in metric_rows(rest)][-2:] == [
         row[key] for row in metric_rows(all_at_once)
     ][-2:]
+    recorded = json.loads((all_at_once / "environment.json").read_text())
+    assert recorded["shares"] == {"mine": 0.75, "theirs": 0.25}
     label = all_at_once.parent.name
     assert "target" not in label.lower()
 
@@ -102,6 +105,19 @@ def test_what_cannot_be_had_is_told_before_a_run_begins(
     assert told in done.stderr
     assert "1 mistake" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_columns_of_a_source_are_looked_at_without_torch(tmp_path: Path) -> None:
+    folder(tmp_path / "a", 3)
+    (tmp_path / "b.csv").write_text("chosen,rejected,prompt\nx,y,z\n")
+    words = [word for word in MIXED if "theirs.path" not in word]
+    table = (
+        "data.train.sources.theirs.path=b.csv",
+        "data.train.sources.theirs.columns.caption=txt",
+    )
+    done = run(tmp_path, *words, *table, watch=True)
+    assert "source theirs: b.csv: no column 'txt'" in done.stderr
+    assert "LOADED []" in done.stdout
 
 
 @pytest.mark.slow
