@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.checkpoints import (
+    OVIS_IMAGE_ID,
     SD15_ID,
     SDXL_ID,
     VAE_FIX_ID,
@@ -13,6 +14,7 @@ from tests.checkpoints import (
     save_sdxl,
     small_vae,
 )
+from tests.ovis_image import save_ovis_image
 from tests.pickapic import write_split
 
 DATA_ID = "yuvalkirstain/pickapic_v2"
@@ -33,6 +35,7 @@ def fill(folder: Path) -> Path:
     """Make the cache, 60 MB."""
     save_sd15(cache_folder(folder, SD15_ID))
     save_sdxl(cache_folder(folder, SDXL_ID))
+    save_ovis_image(cache_folder(folder, OVIS_IMAGE_ID))
     small_vae(0.13025, force_upcast=False).save_pretrained(cache_folder(folder, VAE_FIX_ID))
     data = cache_folder(folder, DATA_ID, "dataset")
     write_split(data, "train", 20)

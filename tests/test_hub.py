@@ -129,6 +129,7 @@ FILES = [
     "scheduler/scheduler_config.json",
     "tokenizer/vocab.json",
     "tokenizer/merges.txt",
+    "tokenizer/chat_template.jinja",
     "unet/config.json",
     "unet/diffusion_pytorch_model.bin",
     "unet/diffusion_pytorch_model.safetensors",
@@ -149,7 +150,8 @@ def test_one_set_of_weights_is_fetched() -> None:
         "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
         "text_encoder/model.safetensors",
     ]
-    assert {"model_index.json", "tokenizer/merges.txt", "unet/config.json"} <= set(wanted)
+    small = {"tokenizer/merges.txt", "tokenizer/chat_template.jinja", "unet/config.json"}
+    assert {"model_index.json", *small} <= set(wanted)
     fp16 = checkpoint_folder.wanted_files(PARTS, "fp16")(FILES)
     assert [file for file in fp16 if file.endswith("safetensors")] == [
         "unet/diffusion_pytorch_model.fp16.safetensors",

@@ -21,8 +21,9 @@ Shift = Literal["none", "static", "resolution"]
 Weighting = Literal["one", "signal"]
 
 _EDGE = 1e-5
-# Tokens that `base_shift` and `max_shift` belong to: 256 and 1024 pixels a side of FLUX.
+# Tokens that `base_shift` and `max_shift` belong to: 256 and 1024 pixels a side of FLUX; and its.
 _FEW, _MANY = 256, 4096
+USUAL_SHIFTS = (0.5, 1.15)
 
 
 def shifted(t: Tensor, factor: float) -> Tensor:
@@ -131,6 +132,8 @@ class FlowProcess:
     def completed(self, base_shift: float, max_shift: float) -> FlowProcess:
         """The same process, with these where its own are None."""
         own = (self.base_shift, self.max_shift)
+        if None not in own:
+            return self
         base, most = (
             mine if mine is not None else other
             for mine, other in zip(own, (base_shift, max_shift), strict=True)

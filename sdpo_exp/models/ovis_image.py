@@ -14,6 +14,7 @@ from diffusers import OvisImagePipeline
 from torch import Tensor, nn
 from transformers import Qwen2TokenizerFast, Qwen3Model
 
+from sdpo_exp.errors import UserError
 from sdpo_exp.models import checkpoint_folder
 from sdpo_exp.models.families import Family
 from sdpo_exp.models.flow_process import FlowProcess, resolution_line
@@ -65,6 +66,11 @@ class OvisImage(LatentBackbone):
     def _load_text(self, dtype: torch.dtype) -> None:
         folder = self.folder
         self.tokenizer = checkpoint_folder.load_part(Qwen2TokenizerFast, folder / "tokenizer")
+        if self.tokenizer.chat_template is None:
+            raise UserError(
+                f"{folder}/tokenizer: has no chat template, which prompts are wrapped in: add the "
+                "model's chat_template.jinja"
+            )
         encoder = checkpoint_folder.load_part(
             Qwen3Model, folder / "text_encoder", dtype, self._variant
         )

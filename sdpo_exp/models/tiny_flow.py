@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor, nn
 
-from sdpo_exp.models.flow_process import FlowProcess
+from sdpo_exp.models.flow_process import USUAL_SHIFTS, FlowProcess
 from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.models.tiny import WIDTH, TinyBackbone, build_text_encoder, build_tokenizer
 from sdpo_exp.models.tiny_pipeline import PixelShuffleFlowPipeline
@@ -50,7 +50,7 @@ class TinyFlowBackbone(PixelBackbone):
     def __init__(self, pretrained: str | None = None, process: FlowProcess | None = None) -> None:
         super().__init__(pretrained)
         if process is not None:
-            self.process = process
+            self.process = process.completed(*USUAL_SHIFTS)
 
     def _process(self) -> FlowProcess:
         return FlowProcess("logit_normal", shift="static", shift_factor=_SHIFT)

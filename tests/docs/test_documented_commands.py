@@ -115,7 +115,7 @@ def test_no_command_escapes_these_tests() -> None:
 )
 def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
-    if any(argument in ("model=sd15", "model=sdxl") for argument in arguments):
+    if any(argument in ("model=sd15", "model=sdxl", "model=ovis_image") for argument in arguments):
         done = python(
             tmp_path, "-m", "sdpo_exp", *arguments, *SMALL_REAL, extra=environment_of(cache)
         )

@@ -36,3 +36,9 @@ def test_the_examples_are_the_packages_own_source() -> None:
     lines = [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
     assert [line for line in lines if line not in source] == []
     assert len(lines) == 6
+
+
+def test_no_other_code_knows_the_last_backbone() -> None:
+    files = [path for path in (ROOT / "sdpo_exp").rglob("*.py") if path.name != "ovis_image.py"]
+    assert [p for p in files if re.search(r"ovis_image|OvisImage", p.read_text())] == []
+    assert "`sdpo_exp/models/ovis_image.py` and `conf/model/ovis_image.yaml`" in PAGE

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpo_exp.models.flow_process import FlowProcess, resolution_mu, shifted
+from sdpo_exp.models.flow_process import FlowProcess, resolution_line, resolution_mu, shifted
 
 EVEN = (torch.arange(20_000) + 0.5) / 20_000
 SHAPE = (4, 128, 128)
@@ -107,3 +107,18 @@ def test_weights():
 def test_unknown_choices_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         FlowProcess(**options)
+
+
+def test_shifts_that_are_left_out_are_the_models_own() -> None:
+    asked = FlowProcess("uniform", shift="resolution", base_shift=None, max_shift=0.7)
+    filled = asked.completed(0.2, 0.9)
+    assert (filled.base_shift, filled.max_shift, filled.distribution) == (0.2, 0.7, "uniform")
+    assert filled.completed(0.5, 1.15) is filled
+    with pytest.raises(ValueError, match="needs base_shift and max_shift"):
+        asked.sample_timesteps(torch.tensor([0.5]), (16, 8, 8))
+
+
+def test_a_line_is_told_by_256_and_4096_tokens() -> None:
+    assert resolution_line((256, 0.5), (4096, 1.15)) == pytest.approx((0.5, 1.15))
+    ends = resolution_line((100, 0.1), (900, 0.3))
+    assert resolution_mu(500, *ends) == pytest.approx(0.2)

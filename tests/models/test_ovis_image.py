@@ -133,8 +133,6 @@ def test_another_distribution_of_times_is_taken(folder: Path) -> None:
     assert (process.base_shift, process.max_shift) == (0.0, 1.15)
     assert at_half(process, 32) == pytest.approx(0.0, abs=1e-5)
     assert at_half(OvisImage(str(folder), process=FlowProcess("uniform")).process, 128) == 0
-    with pytest.raises(ValueError, match="needs base_shift and max_shift"):
-        asked.sample_timesteps(torch.tensor([0.5]), (16, 8, 8))
 
 
 def test_a_checkpoint_without_dynamic_shifts_has_its_static_one(
@@ -251,6 +249,23 @@ def test_another_familys_folder_is_refused(folder: Path, tmp_path: Path) -> None
     file.write_text(json.dumps(flux))
     with pytest.raises(UserError, match="its transformer is a FluxTransformer2DModel, OvisImage"):
         OvisImage(str(tmp_path / "flux"))
+    shutil.copytree(folder, tmp_path / "bare")
+    (tmp_path / "bare/tokenizer/chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="bare/tokenizer: has no chat template"):
+        OvisImage(str(tmp_path / "bare"))
+
+
+def test_half_precision_takes_what_it_is_given(folder: Path) -> None:
+    backbone = OvisImage(str(folder), text_dtype="bfloat16")
+    assert backbone.text_encoder.dtype == torch.bfloat16
+    cond = backbone.encode_prompts(PROMPTS, PLACES)
+    assert cond["text"].dtype == torch.float32
+    x_t, t = torch.randn(4, 16, 8, 8), torch.tensor([0.1, 0.4, 0.6, 0.9])
+    with torch.no_grad():
+        full = backbone.denoise(backbone.denoiser, x_t, t, cond)
+        half = backbone.denoise(backbone.denoiser.to(torch.bfloat16), x_t, t, cond)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
 
 
 def test_the_full_size_transformer_has_the_reported_size() -> None:
