@@ -1,6 +1,7 @@
 """The default run learns, and the safeguard prevents what plain DPO does to winners and images.
 
-The full default run, twice: what README's table shows, within the spread over seeds.
+The full default run, and the half of the one without the safeguard: what README's table shows,
+within the spread over seeds.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import pytest
 from tests.cli.command import run, run_folders
 
 
-def outcome(folder: Path, safeguard: str) -> dict[str, float]:
+def outcome(folder: Path, safeguard: str, *less: str) -> dict[str, float]:
     """Last probe, and the reward of the tuned images minus that of the base's."""
-    done = run(folder, f"safeguard={safeguard}", f"name={safeguard}")
+    done = run(folder, f"safeguard={safeguard}", f"name={safeguard}", *less)
     assert done.returncode == 0, done.stderr
     (run_folder,) = run_folders(folder, safeguard)
     summary = json.loads((run_folder / "summary.json").read_text())
@@ -34,7 +35,7 @@ def test_the_default_run_learns_and_harms_neither_winner_nor_images(tmp_path: Pa
 
 @pytest.mark.slow
 def test_without_the_safeguard_winner_and_images_get_worse(tmp_path: Path) -> None:
-    off = outcome(tmp_path, "off")
+    off = outcome(tmp_path, "off", "max_steps=120", "evaluation.n=96")
     assert off["implicit_accuracy"] > 0.65
     assert off["winner_minus_ref"] > 0.03
-    assert off["reward"] < -0.02  # seeds 0 to 2: -0.112 to -0.045
+    assert off["reward"] < -0.02  # this seed -0.126, standard error over captions 0.022

@@ -23,7 +23,7 @@ SUITES = {
         " or interrupt or leaves_the_folder or own_config",
     ),
     "checks": (
-        "tests/config/test_conf_contract.py", "tests/config/test_hydra_versions.py",
+        "tests/config/test_hydra_versions.py",
         "tests/launchers", "tests/cli/test_mistakes.py",
         "-m", "not slow", "-k", "not test_mistakes or at_once or only_the_run_can_see",
     ),
