@@ -6,6 +6,7 @@ diffusers has no pipeline for this model; the released one runs code from the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.models import lora
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
 from sdpo_exp.models.ovis_text.prompts import Kind
 from sdpo_exp.models.yak.config import YakConfig
@@ -134,6 +136,14 @@ class OvisU1Pipeline:
         for part in (self.vae, self.text_encoder):
             nn.Module.to(part, self.device)
         return self
+
+    def load_lora_weights(self, folder: str | Path, weight_name: str = lora.FILE) -> None:
+        """Put the adapters of a file that `OvisU1.save_lora` wrote into the network.
+
+        Raises:
+            UserError: the file is broken, or of another network.
+        """
+        lora.read_adapters(self.transformer, Path(folder) / weight_name, "transformer")
 
     def set_progress_bar_config(self, **options: Any) -> None:
         """Taken for likeness; there is no bar."""

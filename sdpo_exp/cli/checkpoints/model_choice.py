@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdpo_exp.cli.checkpoints.adapters import put_adapters
-from sdpo_exp.cli.checkpoints.pipelines import ADAPTERS, INDEX, find_model, load_base, load_pipeline
+from sdpo_exp.cli.checkpoints.pipelines import (
+    ADAPTERS,
+    INDEX,
+    find_model,
+    load_base,
+    load_pipeline,
+    open_released,
+)
 from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.models import ovis_files
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -120,7 +128,7 @@ def absent(choice: ModelChoice) -> list[str]:
     found: list[str] = []
     if choice.on_hub is not None:
         key, name = choice.on_hub
-        why = hub.absence(name, "model", choice.revision, lambda at: (at / INDEX).is_file())
+        why = hub.absence(name, "model", choice.revision, _is_whole)
         found += [f"{key}: {why}; or give a local folder"] if why else []
     if choice.vae is not None:
         why = absent_model("vae", choice.vae, None, (), "vae=/path/to/vae")
@@ -193,6 +201,13 @@ def _load(choice: ModelChoice, *, base_of_run: bool) -> tuple[Any, str | None]:
     return pipeline, commit
 
 
+def _is_whole(folder: Path) -> bool:
+    """As far as names tell."""
+    if ovis_files.is_released(folder):
+        return not ovis_files.OvisU1Files().missing(folder)
+    return (folder / INDEX).is_file()
+
+
 def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:
     import torch
     from diffusers import DiffusionPipeline
@@ -201,6 +216,8 @@ def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:
     from sdpo_exp.cli.checkpoints.model_identity import NOT_NEEDED
 
     folder = hub.locate(name, "model", revision, _wanted)
+    if ovis_files.is_released(folder):
+        return open_released(folder), hub.commit(folder)
     index = (folder / INDEX).read_text() if (folder / INDEX).is_file() else ""
     without: dict[str, Any] = {part: None for part in NOT_NEEDED if f'"{part}"' in index}
     if "safety_checker" in without:
@@ -218,6 +235,8 @@ def _wanted(files: Any) -> list[str]:
     from sdpo_exp.cli.checkpoints.model_identity import NOT_NEEDED
     from sdpo_exp.models.checkpoint_folder import wanted_files
 
+    if INDEX not in files:
+        return ovis_files.wanted(files)
     parts = sorted({file.partition("/")[0] for file in files if "/" in file} - set(NOT_NEEDED))
     return list(wanted_files(parts, None)(files))
 

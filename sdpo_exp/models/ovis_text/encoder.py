@@ -97,6 +97,11 @@ class OvisTextEncoder(nn.Module):
         return encoder.requires_grad_(False).eval()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.vte.weight.dtype
+
+    @property
     def width(self) -> int:
         """Columns of a condition: twice the language model's."""
         return 2 * self.vte.embedding_dim
