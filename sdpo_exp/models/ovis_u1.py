@@ -1,4 +1,4 @@
-"""Ovis-U1's text-to-image side: a native Yak transformer between a frozen VAE and text side.
+"""Ovis-U1's image side, text to image and editing: a native Yak transformer between a frozen VAE and text side.
 
 Loaded from a folder in the released layout, and written back to one. No code of the folder is run.
 """
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from sdpo_exp import hub
@@ -18,8 +19,17 @@ from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models import checkpoint_folder, lora, ovis_files
 from sdpo_exp.models.flow_process import FlowProcess, Shift
+from sdpo_exp.models.ovis_conditions import (
+    EditConditions,
+    edit_conditions,
+    padded,
+    pixels_of,
+    states,
+    stretched,
+    velocity,
+)
 from sdpo_exp.models.ovis_files import BACKBONE, CONFIG, GENERATOR, OvisU1Files
-from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline, padded, states, velocity
+from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
 from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
 from sdpo_exp.models.yak.checkpoint import VAE, read_config, read_prefix, write_prefixed
@@ -121,8 +131,29 @@ class OvisU1:
             rows |= zip(chosen, found, strict=True)
         return padded([rows[i] for i in range(len(prompts))])
 
+    @torch.no_grad()
+    def encode_edits(
+        self, instructions: Sequence[str], sources: Sequence[Image.Image], draw: NoiseDraw
+    ) -> EditConditions:
+        """Conditions of edits, which `denoise` takes, each with a row per instruction.
+
+        No data of this package has pairs of edits yet: training does not call it.
+
+        Args:
+            instructions: N of them.
+            sources: N pictures whose edit size is one; the edited images have it, too.
+            draw: as for `encode_images`, of the sources' posterior.
+
+        Raises:
+            UserError: sources of several sizes, or a placeholder in an instruction.
+        """
+        pictures = stretched(sources)
+        pixels = pixels_of(pictures).to(self.vae.device)
+        source = self.encode_images(pixels, draw)
+        return edit_conditions(self.text_encoder, instructions, pictures, source)
+
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """Velocity (N, 4, h, w) of `network` at times t (N,) in (0, 1)."""
+        """Velocity (N, 4, h, w) of `network` at times t (N,) in (0, 1), of either task."""
         assert isinstance(network, YakTransformer)
         return velocity(network, x_t, t, cond)
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdpo_exp.models.ovis_files import is_released
-
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet.pth"
 OVIS_U1 = "sdpo_exp.models.ovis_u1.OvisU1"  # its pipeline is not diffusers'
@@ -30,15 +28,14 @@ def how_to_load(
         imports, lines = _base(config, environment)
         if unet := (config.get("model") or {}).get("unet"):
             lines.append(f"# Here {unet} belongs into pipeline.unet: the run began with it.")
-        ours = str(config.get("model", {}).get("_target_")) == OVIS_U1
-        lines.append(_putting_adapters(folder / LORA_FILE, ours=ours))
+        lines.append(_putting_adapters(folder / LORA_FILE, ours=_is_ovis_u1(config)))
     elif (folder / UNET_FILE).is_file():
         imports, lines = _base(config, environment)
         imports.append("import torch")
         where = 'folder = "."  # this one'
         lines.append(f'state = torch.load(f"{{folder}}/{UNET_FILE}", weights_only=True)')
         lines.append("pipeline.unet.load_state_dict(state)")
-    elif is_released(folder):
+    elif _is_ovis_u1(config):
         imports = ["import sdpo_exp"]
         lines = ["pipeline = sdpo_exp.load_pipeline(folder)"]
     else:
@@ -65,13 +62,17 @@ def _putting_adapters(file: Path, *, ours: bool) -> str:
     return "pipeline.load_lora_weights(folder)"
 
 
+def _is_ovis_u1(config: Mapping[str, Any]) -> bool:
+    return bool((config.get("model") or {}).get("_target_") == OVIS_U1)
+
+
 def _base(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Imports and lines for the pipeline that the run began with."""
     model = config.get("model") or {}
     if model.get("pretrained") is None:
         return ["import sdpo_exp"], ["pipeline = sdpo_exp.load_pipeline()"]
     commit = (environment.get("base") or {}).get("commit")
-    if model.get("_target_") == OVIS_U1:
+    if _is_ovis_u1(config):
         words = [f'"{model["pretrained"]}"', f'revision="{commit}"' if commit else None]
         asked = ", ".join([*filter(None, words), 'text_dtype="float32"'])
         return [f"from {OVIS_U1.rpartition('.')[0]} import OvisU1"], [
