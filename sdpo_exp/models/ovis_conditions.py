@@ -1,4 +1,4 @@
-"""What Ovis-U1's transformer is asked: text states, and of an edit its source, beside the latents."""
+"""What Ovis-U1's transformer is asked beside the latents: text states, and an edit's source."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def velocity(network: YakTransformer, x_t: Tensor, t: Tensor, cond: Conditioning
     rows, columns = height // PATCH, width // PATCH
     cond_img = cond_img_ids = None
     if (source := cond.get("source")) is not None:
-        sides = [side // PATCH for side in source.shape[-2:]]
+        down, across = (side // PATCH for side in source.shape[-2:])
         cond_img = pack(source.to(dtype))
-        cond_img_ids = grid_ids(*sides, len(source), axis0=1.0, device=x_t.device)
+        cond_img_ids = grid_ids(down, across, len(source), axis0=1.0, device=x_t.device)
     tokens = network(
         pack(x_t.to(dtype)),
         grid_ids(rows, columns, len(x_t), device=x_t.device),

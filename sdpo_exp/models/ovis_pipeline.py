@@ -40,6 +40,10 @@ _SIDE = 1024  # pixels of the released model
 _TEXT_SCALE, _EDIT_SCALE = 5.0, 6.0  # its scripts' guidance
 
 
+def _given(value: float | None, usual: float) -> float:
+    return usual if value is None else value
+
+
 def _velocity_under(network: YakTransformer, cond: Conditioning, x: Tensor, t: Tensor) -> Tensor:
     return velocity(network, x, t, cond)
 
@@ -143,7 +147,7 @@ class OvisU1Pipeline:
 
         Args:
             prompt: one or N prompts.
-            height, width: in pixels; None: 1024.
+            height, width: in pixels; None: 1024, or an edit's own.
             num_inference_steps: Euler steps, two network evaluations each; three of an edit.
             guidance_scale: v = v_b + scale (v_c - v_b), v_b of the request for any image; 1 is the
                 conditional model alone, at half the cost. None: 5, or 6 of an edit.
@@ -162,16 +166,13 @@ class OvisU1Pipeline:
                 than is asked for.
             ValueError: latents of another shape.
         """
-        if not isinstance(self.scheduler, OvisSchedule):
-            raise UserError(
-                "sampler: Ovis-U1 is sampled by Euler's method on times of its own; leave sampler "
-                "out"
-            )
+        self._check_sampler()
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        pictures = edit_sources(image, len(prompts), (height, width)) if image is not None else None
-        if pictures is not None:
-            width, height = pictures[0].size
-            pictures = [picture for picture in pictures for _ in range(num_images_per_prompt)]
+        pictures = None
+        if image is not None:
+            found = edit_sources(image, len(prompts), (height, width))
+            width, height = found[0].size
+            pictures = [picture for picture in found for _ in range(num_images_per_prompt)]
         prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
         channels, rows, columns = self.latent_shape(height, width)
         shape = (len(prompts), channels, rows, columns)
@@ -179,15 +180,21 @@ class OvisU1Pipeline:
         size = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
         times = self.scheduler.times(num_inference_steps, rows * columns // PATCH**2)
         if pictures is None:
-            scale = _TEXT_SCALE if guidance_scale is None else guidance_scale
-            x = self._sampled(x, times, prompts, size, scale)
+            x = self._sampled(x, times, prompts, size, _given(guidance_scale, _TEXT_SCALE))
         else:
-            scale = _EDIT_SCALE if guidance_scale is None else guidance_scale
             source = self._encoded(pictures, generator)
             asked = edit_conditions(self.text_encoder, prompts, pictures, source)
-            x = self._edited(x, times, asked, (image_guidance_scale, scale))
+            scales = (image_guidance_scale, _given(guidance_scale, _EDIT_SCALE))
+            x = self._edited(x, times, asked, scales)
         images = x if output_type == "latent" else self._decoded(x, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _check_sampler(self) -> None:
+        if not isinstance(self.scheduler, OvisSchedule):
+            raise UserError(
+                "sampler: Ovis-U1 is sampled by Euler's method on times of its own; leave sampler "
+                "out"
+            )
 
     def _sampled(
         self, x: Tensor, times: Tensor, prompts: list[str], size: tuple[int, int], scale: float
@@ -210,8 +217,10 @@ class OvisU1Pipeline:
     def _edited(
         self, x: Tensor, times: Tensor, asked: EditConditions, scales: tuple[float, float]
     ) -> Tensor:
-        branches = [partial(_velocity_under, self.transformer, cond) for cond in asked]
-        return sample_edit(x, times, *branches, *scales, official_times=self.official_times)
+        full, image, bare = (partial(_velocity_under, self.transformer, cond) for cond in asked)
+        return sample_edit(
+            x, times, full, image, bare, scales[0], scales[1], official_times=self.official_times
+        )
 
     def _encoded(self, pictures: Sequence[Image.Image], generator: Any) -> Tensor:
         """Latents of pictures to edit, of the posterior's noise that follows the image's own."""

@@ -1,4 +1,4 @@
-"""Ovis-U1's image side, text to image and editing: a native Yak transformer between a frozen VAE and text side.
+"""Ovis-U1, text to image and editing: a native Yak transformer, a frozen VAE and text side.
 
 Loaded from a folder in the released layout, and written back to one. No code of the folder is run.
 """
