@@ -28,6 +28,7 @@ from transformers.optimization import Adafactor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.full_size import build_unet
+from benchmarks.ovis_u1 import random_ovis_u1
 from sdpo_exp.models.forward_process import VPProcess
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.sdxl import StableDiffusionXL
@@ -38,7 +39,7 @@ from sdpo_exp.safeguard import PreserveWinner
 from sdpo_exp.training import PreferenceModule
 from sdpo_exp.types import Geometry, PairBatch, PairKey
 
-RESOLUTION = {"sd15": 512, "sdxl": 1024}
+RESOLUTION = {"sd15": 512, "sdxl": 1024, "ovis_u1": 1024}
 CELLS = [
     {"tuning": tuning, "checkpointing": checkpointing, "compile": compiled}
     for tuning, checkpointing, compiled in itertools.product(
@@ -63,20 +64,13 @@ class RandomIds:
 
 def random_backbone(model: str, small: bool, device: str) -> Any:
     """The family's own class around networks that were never trained."""
+    if model == "ovis_u1":
+        return random_ovis_u1(small, device, _vae(small, device, force_upcast=False))
     kind = StableDiffusionXL if model == "sdxl" else StableDiffusion
     backbone: Any = kind.__new__(kind)
+    backbone.vae = _vae(small, device, force_upcast=model == "sd15")
     with torch.device(device):
         backbone.denoiser = _small_unet(model) if small else build_unet(model, device)
-        channels = (8, 16, 16, 16) if small else (128, 256, 512, 512)
-        backbone.vae = AutoencoderKL(
-            latent_channels=4,
-            block_out_channels=channels,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1 if small else 2,
-            norm_num_groups=4 if small else 32,
-            force_upcast=model == "sd15",
-        ).requires_grad_(False)
         backbone.text_encoder = CLIPTextModel(_text(CLIP_L, small)).requires_grad_(False)
         if model == "sdxl":
             second = CLIPTextModelWithProjection(_text(CLIP_G, small)).to(torch.bfloat16)
@@ -87,6 +81,20 @@ def random_backbone(model: str, small: bool, device: str) -> Any:
     noise = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     backbone.process = VPProcess(noise.alphas_cumprod, "epsilon")
     return backbone
+
+
+def _vae(small: bool, device: str, *, force_upcast: bool) -> AutoencoderKL:
+    with torch.device(device):
+        vae = AutoencoderKL(
+            latent_channels=4,
+            block_out_channels=(8, 16, 16, 16) if small else (128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1 if small else 2,
+            norm_num_groups=4 if small else 32,
+            force_upcast=force_upcast,
+        )
+    return vae.requires_grad_(False)
 
 
 def _text(config: dict[str, int], small: bool) -> CLIPTextConfig:
@@ -135,7 +143,7 @@ def build(model: str, cell: dict[str, Any], small: bool, device: str) -> Prefere
         safeguard=PreserveWinner(mu=0.6),
         reference=AdapterOff() if lora else FrozenReference(dtype="bfloat16"),
         tuning=tuning,
-        optimizer=adafactor if model == "sdxl" and not lora else adamw,
+        optimizer=adafactor if model != "sd15" and not lora else adamw,
     )
     module.backbone.to(torch.device(device))
     module.reference.to(torch.device(device))

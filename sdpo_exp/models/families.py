@@ -126,7 +126,7 @@ class Family(NamedTuple):
     def layers(self, folder: Path) -> list[str]:
         """Names in the headers of the denoiser's safetensors files."""
         files = sorted((folder / self.part).glob("*.safetensors"))
-        return [name for file in files for name in _layers_of(file)]
+        return [name for file in files for name in layers_of(file)]
 
     def _channels(self, vae: Mapping[str, Any]) -> int:
         return int(vae.get("latent_channels", 4)) * self.patch**2
@@ -136,7 +136,8 @@ def _has_config(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def _layers_of(file: Path) -> list[str]:
+def layers_of(file: Path) -> list[str]:
+    """Names of the matrices and kernels in the header of a safetensors file."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header: dict[str, Any] = json.loads(stream.read(size))

@@ -16,15 +16,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models.target_names import check_targets, examples
 
 ADAPTER = "default"
 FILE = "pytorch_lora_weights.safetensors"
+# Of peft's configuration, all that decides what adapters compute.
+_NEEDED = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora",
+           "use_dora", "lora_bias")  # fmt: skip
 
 
 def add_adapters(denoiser: nn.Module, config: LoraConfig) -> None:
@@ -128,6 +132,40 @@ def write_adapters(denoiser: nn.Module, folder: Path, part: str) -> None:
     state = {f"{part}.{name}": tensor.cpu() for name, tensor in adapter_state(denoiser).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / FILE, {"format": "pt", "lora_adapter_metadata": text})
+
+
+def read_adapters(denoiser: nn.Module, file: Path, part: str) -> None:
+    """Put what `write_adapters` wrote into `denoiser`, in place; for one that diffusers has not.
+
+    Args:
+        denoiser: without adapters.
+        file: with peft's configuration in its metadata.
+        part: the denoiser's name in its pipeline, which every name begins with.
+
+    Raises:
+        UserError: the file is broken, says nothing of its adapters, or they are another network's.
+    """
+    state, told = _stored(file)
+    own = {key.removeprefix(f"{part}."): value for key, value in told.items()}
+    if "r" not in own:
+        raise UserError(f"{file}: its metadata does not tell rank and alpha of a {part}'s LoRA")
+    config = LoraConfig(**{key: own[key] for key in _NEEDED if key in own}, inference_mode=True)
+    add_adapters(denoiser, config)
+    named = {name.removeprefix(f"{part}."): tensor for name, tensor in state.items()}
+    expected = adapter_state(denoiser)
+    shapes, found = ({n: t.shape for n, t in each.items()} for each in (expected, named))
+    if odd := sorted(n for n in shapes.keys() | found.keys() if shapes.get(n) != found.get(n)):
+        raise UserError(f"{file}: not of this {type(denoiser).__name__}: {odd[0]} does not fit")
+    set_peft_model_state_dict(denoiser, named, adapter_name=ADAPTER)
+
+
+def _stored(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return state, json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({first_line(error)})") from None
 
 
 def adapter_config(denoiser: nn.Module) -> LoraConfig:

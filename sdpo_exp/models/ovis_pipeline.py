@@ -1,4 +1,4 @@
-"""Text to image by Ovis-U1's parts, called as diffusers' pipelines are.
+"""Text to image, and image editing, by Ovis-U1's parts, called as diffusers' pipelines are.
 
 diffusers has no pipeline for this model; the released one runs code from the model's folder.
 """
@@ -6,77 +6,51 @@ diffusers has no pipeline for this model; the released one runs code from the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
 from torch import Tensor, nn
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.models import lora
+from sdpo_exp.models.ovis_conditions import (
+    EditConditions,
+    edit_conditions,
+    edit_sources,
+    padded,
+    pixels_of,
+    states,
+    velocity,
+)
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
-from sdpo_exp.models.ovis_text.prompts import Kind
+from sdpo_exp.models.vae_latents import vae_latents
 from sdpo_exp.models.yak.config import YakConfig
-from sdpo_exp.models.yak.latents import PATCH, grid_ids, pack, schedule, text_ids, unpack
+from sdpo_exp.models.yak.latents import PATCH, schedule
 from sdpo_exp.models.yak.network import YakTransformer
-from sdpo_exp.models.yak.sampling import sample_t2i
+from sdpo_exp.models.yak.sampling import sample_edit, sample_t2i
 from sdpo_exp.types import Conditioning
 
 _SIDE = 1024  # pixels of the released model
+_TEXT_SCALE, _EDIT_SCALE = 5.0, 6.0  # its scripts' guidance
 
 
-def velocity(network: YakTransformer, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-    """Velocity (N, C, h, w) of `network` for latents (N, C, h, w) at times t (N,) in 0..1.
-
-    Args:
-        network: a `YakTransformer`, with or without adapters.
-        x_t: noisy latents.
-        t: float32; half precision would round 1000 t.
-        cond: `text` (N, L, width) and, where rows differ in length, `mask` bool (N, L).
-    """
-    dtype = network.dtype
-    text, (height, width) = cond["text"].to(dtype), x_t.shape[-2:]
-    rows, columns = height // PATCH, width // PATCH
-    tokens = network(
-        pack(x_t.to(dtype)),
-        grid_ids(rows, columns, len(x_t), device=x_t.device),
-        text,
-        text_ids(text.shape[1], len(text), text.device),
-        t,
-        txt_mask=cond.get("mask"),
-    )
-    return unpack(tokens, height, width)
+def _given(value: float | None, usual: float) -> float:
+    return usual if value is None else value
 
 
-def states(
-    encoder: OvisTextEncoder, prompts: Sequence[str], size: tuple[int, int], kind: Kind
-) -> list[Tensor]:
-    """Text states (L_i, width) of prompts beside a blank image of `size` (height, width).
-
-    A prompt that comes twice is encoded once; its states depend on nothing but itself and the size.
-
-    Raises:
-        UserError: a prompt has a placeholder of its own.
-    """
-    distinct = list(dict.fromkeys(prompts))
-    encoded = dict(zip(distinct, encoder.encode(distinct, size, kind), strict=True))
-    return [encoded[prompt] for prompt in prompts]
+def _velocity_under(network: YakTransformer, cond: Conditioning, x: Tensor, t: Tensor) -> Tensor:
+    return velocity(network, x, t, cond)
 
 
 def _nothing(x: Tensor, t: Tensor) -> Tensor:
     del t
     return torch.zeros_like(x)
-
-
-def padded(rows: Sequence[Tensor]) -> Conditioning:
-    """States (L_i, width) as `text` (N, L, width), with `mask` (N, L) where lengths differ."""
-    text = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    lengths = [len(row) for row in rows]
-    if len(set(lengths)) == 1:
-        return {"text": text}
-    places = torch.arange(text.shape[1])
-    return {"text": text, "mask": (places < torch.tensor(lengths)[:, None]).to(text.device)}
 
 
 class OvisSchedule:
@@ -93,7 +67,7 @@ class OvisSchedule:
 
 
 class OvisU1Pipeline:
-    """Ovis-U1's text-to-image sampler around a network as it is; the parts are shared.
+    """Ovis-U1's sampler, of both tasks, around a network as it is; the parts are shared.
 
     Args:
         transformer: predicts velocity.
@@ -135,6 +109,14 @@ class OvisU1Pipeline:
             nn.Module.to(part, self.device)
         return self
 
+    def load_lora_weights(self, folder: str | Path, weight_name: str = lora.FILE) -> None:
+        """Put the adapters of a file that `OvisU1.save_lora` wrote into the network.
+
+        Raises:
+            UserError: the file is broken, or of another network.
+        """
+        lora.read_adapters(self.transformer, Path(folder) / weight_name, "transformer")
+
     def set_progress_bar_config(self, **options: Any) -> None:
         """Taken for likeness; there is no bar."""
         del options
@@ -152,46 +134,67 @@ class OvisU1Pipeline:
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
-        guidance_scale: float = 5.0,
+        guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        image_guidance_scale: float = 1.5,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Generate images.
 
         Args:
             prompt: one or N prompts.
-            height, width: in pixels; None: 1024.
-            num_inference_steps: Euler steps, two network evaluations each.
+            height, width: in pixels; None: 1024, or an edit's own.
+            num_inference_steps: Euler steps, two network evaluations each; three of an edit.
             guidance_scale: v = v_b + scale (v_c - v_b), v_b of the request for any image; 1 is the
-                conditional model alone, at half the cost.
+                conditional model alone, at half the cost. None: 5, or 6 of an edit.
             num_images_per_prompt: images of one prompt stand next to each other.
             generator: of the noise, where `latents` are not given.
             latents: (images, 4, h, w) standard normal.
             output_type: "pil", "np", "pt", or "latent" (images, 4, h, w), scaled as in training.
+            image: to edit as the prompt says: one for all prompts, or one per prompt. The result
+                has the size that the model gives its source (`resizing.edit_size`).
+            image_guidance_scale: s_img of v = v_b + s_img (v_i - v_b) + guidance (v_c - v_i), v_i
+                of the image without the prompt.
 
         Raises:
             UserError: another sampler was put in the place of its own, or a prompt has a
-                placeholder of its own.
+                placeholder of its own, or images to edit are of several sizes, or of another one
+                than is asked for.
             ValueError: latents of another shape.
         """
-        if not isinstance(self.scheduler, OvisSchedule):
-            raise UserError(
-                "sampler: Ovis-U1 is sampled by Euler's method on times of its own; leave sampler "
-                "out"
-            )
+        self._check_sampler()
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        pictures = None
+        if image is not None:
+            found = edit_sources(image, len(prompts), (height, width))
+            width, height = found[0].size
+            pictures = [picture for picture in found for _ in range(num_images_per_prompt)]
         prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
         channels, rows, columns = self.latent_shape(height, width)
         shape = (len(prompts), channels, rows, columns)
         x = self._noise(shape, generator, latents)
         size = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
         times = self.scheduler.times(num_inference_steps, rows * columns // PATCH**2)
-        x = self._sampled(x, times, prompts, size, guidance_scale)
+        if pictures is None:
+            x = self._sampled(x, times, prompts, size, _given(guidance_scale, _TEXT_SCALE))
+        else:
+            source = self._encoded(pictures, generator)
+            asked = edit_conditions(self.text_encoder, prompts, pictures, source)
+            scales = (image_guidance_scale, _given(guidance_scale, _EDIT_SCALE))
+            x = self._edited(x, times, asked, scales)
         images = x if output_type == "latent" else self._decoded(x, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _check_sampler(self) -> None:
+        if not isinstance(self.scheduler, OvisSchedule):
+            raise UserError(
+                "sampler: Ovis-U1 is sampled by Euler's method on times of its own; leave sampler "
+                "out"
+            )
 
     def _sampled(
         self, x: Tensor, times: Tensor, prompts: list[str], size: tuple[int, int], scale: float
@@ -210,6 +213,23 @@ class OvisU1Pipeline:
             return velocity(self.transformer, x, t, bare)
 
         return sample_t2i(x, times, prompted, unprompted, scale, official_times=self.official_times)
+
+    def _edited(
+        self, x: Tensor, times: Tensor, asked: EditConditions, scales: tuple[float, float]
+    ) -> Tensor:
+        full, image, bare = (partial(_velocity_under, self.transformer, cond) for cond in asked)
+        return sample_edit(
+            x, times, full, image, bare, scales[0], scales[1], official_times=self.official_times
+        )
+
+    def _encoded(self, pictures: Sequence[Image.Image], generator: Any) -> Tensor:
+        """Latents of pictures to edit, of the posterior's noise that follows the image's own."""
+
+        def draw(shape: Sequence[int]) -> Tensor:
+            return randn_tensor((len(pictures), *shape), generator=generator, device=self.device)
+
+        pixels = pixels_of(pictures).to(self.vae.device)
+        return vae_latents(self.vae, pixels, "sample", draw, len(pictures), PATCH)
 
     def _noise(self, shape: tuple[int, ...], generator: Any, latents: Tensor | None) -> Tensor:
         if latents is None:

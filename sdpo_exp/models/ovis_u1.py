@@ -1,4 +1,4 @@
-"""Ovis-U1's text-to-image side: a native Yak transformer between a frozen VAE and text side.
+"""Ovis-U1, text to image and editing: a native Yak transformer, a frozen VAE and text side.
 
 Loaded from a folder in the released layout, and written back to one. No code of the folder is run.
 """
@@ -11,24 +11,29 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError, first_line
-from sdpo_exp.models import checkpoint_folder, lora
-from sdpo_exp.models.flow_process import FlowProcess
-from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline, padded, states, velocity
+from sdpo_exp.models import checkpoint_folder, lora, ovis_files
+from sdpo_exp.models.flow_process import FlowProcess, Shift
+from sdpo_exp.models.ovis_conditions import (
+    EditConditions,
+    edit_conditions,
+    padded,
+    pixels_of,
+    states,
+    stretched,
+    velocity,
+)
+from sdpo_exp.models.ovis_files import BACKBONE, CONFIG, GENERATOR, OvisU1Files
+from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
 from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
-from sdpo_exp.models.yak.checkpoint import (
-    BACKBONE,
-    CONFIG,
-    VAE,
-    read_config,
-    read_prefix,
-    write_prefixed,
-)
+from sdpo_exp.models.yak.checkpoint import VAE, read_config, read_prefix, write_prefixed
+from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.models.yak.network import YakTransformer
 from sdpo_exp.protocols import NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
@@ -47,12 +52,15 @@ class OvisU1:
         vae_dtype: `auto`: float16 on CUDA where the VAE's configuration allows it, else float32.
         text_dtype: of the frozen language model and ViT; the released model's is bfloat16.
         encode_batch: images per pass of the VAE.
-        process: of the training's times; None: logit-normal(0, 1), shifted by the resolution as the
-            sampler's times are. What Ovis-U1 itself was trained with is not published.
+        process: of the training's times; shifts by resolution that it leaves out (None) are the
+            checkpoint's own. None: logit-normal(0, 1), shifted as the sampler's times are. What
+            Ovis-U1 itself was trained with is not published.
 
     Raises:
         UserError: a part cannot be had or does not fit; the message names it.
     """
+
+    FAMILY = OvisU1Files()
 
     def __init__(
         self,
@@ -64,15 +72,12 @@ class OvisU1:
         encode_batch: PositiveInt = 8,
         process: FlowProcess | None = None,
     ) -> None:
-        self.folder = hub.locate(pretrained, "model", revision, _wanted)
+        self.folder = hub.locate(pretrained, "model", revision, ovis_files.wanted)
         self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder)}
         self._latents, self._vae_dtype, self._encode_batch = latents, vae_dtype, encode_batch
         config = read_config(self.folder)
-        self.process = process or FlowProcess(
-            "logit_normal",
-            shift="resolution" if config.timestep_shift else "none",
-            base_shift=config.base_shift,
-            max_shift=config.max_shift,
+        self.process = (process or _usual_process(config)).completed(
+            config.base_shift, config.max_shift
         )
         self.denoiser = YakTransformer(config)
         _load(self.denoiser, read_prefix(self.folder, BACKBONE), self.folder, BACKBONE)
@@ -87,8 +92,11 @@ class OvisU1:
     @classmethod
     def absent(cls, pretrained: str, revision: str | None = None, **_: Any) -> str | None:
         """Why the model cannot be had; None where nothing speaks against it."""
-        reason = hub.absence(pretrained, "model", revision, _complete)
-        return None if reason is None else f"{_KEY}: {reason}"
+        files, path = cls.FAMILY, hub.local_path(pretrained)
+        if path is not None and (lacks := files.missing(path)):
+            return f"{_KEY}={pretrained}: the folder lacks {', '.join(lacks)} of Ovis-U1"
+        reason = hub.absence(pretrained, "model", revision, lambda at: not files.missing(at))
+        return None if reason is None else f"{_KEY}: {reason}; or {_KEY}=/path/to/folder"
 
     # -- the Backbone protocol ------------------------------------------------------------------
 
@@ -123,8 +131,29 @@ class OvisU1:
             rows |= zip(chosen, found, strict=True)
         return padded([rows[i] for i in range(len(prompts))])
 
+    @torch.no_grad()
+    def encode_edits(
+        self, instructions: Sequence[str], sources: Sequence[Image.Image], draw: NoiseDraw
+    ) -> EditConditions:
+        """Conditions of edits, which `denoise` takes, each with a row per instruction.
+
+        No data of this package has pairs of edits yet: training does not call it.
+
+        Args:
+            instructions: N of them.
+            sources: N pictures whose edit size is one; the edited images have it, too.
+            draw: as for `encode_images`, of the sources' posterior.
+
+        Raises:
+            UserError: sources of several sizes, or a placeholder in an instruction.
+        """
+        pictures = stretched(sources)
+        pixels = pixels_of(pictures).to(self.vae.device)
+        source = self.encode_images(pixels, draw)
+        return edit_conditions(self.text_encoder, instructions, pictures, source)
+
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """Velocity (N, 4, h, w) of `network` at times t (N,) in (0, 1)."""
+        """Velocity (N, 4, h, w) of `network` at times t (N,) in (0, 1), of either task."""
         assert isinstance(network, YakTransformer)
         return velocity(network, x_t, t, cond)
 
@@ -157,13 +186,9 @@ def _kind_of(
     return (place.height, place.width), "t2i" if prompt else "unconditional"
 
 
-def _wanted(files: Sequence[str]) -> list[str]:
-    """Weights and small files; no code."""
-    return [file for file in files if file.endswith((".safetensors", ".json", ".txt"))]
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and any(folder.glob("*.safetensors"))
+def _usual_process(config: YakConfig) -> FlowProcess:
+    shift: Shift = "resolution" if config.timestep_shift else "none"
+    return FlowProcess("logit_normal", shift=shift, base_shift=None, max_shift=None)
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], folder: Path, prefix: str) -> None:
@@ -177,7 +202,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], folder: Path, prefix: str
 
 def _load_vae(folder: Path) -> AutoencoderKL:
     content = checkpoint_folder.read_json(folder / CONFIG)
-    words = content["visual_generator_config"].get("vae_config")
+    words = content[GENERATOR].get("vae_config")
     try:
         vae: AutoencoderKL = AutoencoderKL.from_config(words)
     except Exception as error:

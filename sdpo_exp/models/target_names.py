@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from sdpo_exp.errors import UserError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+# Of Ovis-U1's blocks: attentions, and single blocks' fused layers, whose larger part is the MLP.
+YAK = r"(double|single)_blocks\..*(attn\.(qkv|proj)|linear1|linear2)"
 _EXAMPLES = 8
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet.pth"
+OVIS_U1 = "sdpo_exp.models.ovis_u1.OvisU1"  # its pipeline is not diffusers'
 
 
 def how_to_load(
@@ -27,13 +28,16 @@ def how_to_load(
         imports, lines = _base(config, environment)
         if unet := (config.get("model") or {}).get("unet"):
             lines.append(f"# Here {unet} belongs into pipeline.unet: the run began with it.")
-        lines.append(_putting_adapters(folder / LORA_FILE))
+        lines.append(_putting_adapters(folder / LORA_FILE, ours=_is_ovis_u1(config)))
     elif (folder / UNET_FILE).is_file():
         imports, lines = _base(config, environment)
         imports.append("import torch")
         where = 'folder = "."  # this one'
         lines.append(f'state = torch.load(f"{{folder}}/{UNET_FILE}", weights_only=True)')
         lines.append("pipeline.unet.load_state_dict(state)")
+    elif _is_ovis_u1(config):
+        imports = ["import sdpo_exp"]
+        lines = ["pipeline = sdpo_exp.load_pipeline(folder)"]
     else:
         arguments = ["folder"]
         imports = ["from diffusers import DiffusionPipeline"]
@@ -46,8 +50,10 @@ def how_to_load(
     return "\n".join([*sorted(imports, reverse=True), "", where, *lines]) + "\n"
 
 
-def _putting_adapters(file: Path) -> str:
+def _putting_adapters(file: Path, *, ours: bool) -> str:
     """Transformers read their adapters themselves: not every pipeline of theirs can."""
+    if ours:
+        return "pipeline.load_lora_weights(folder)"
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         names = json.loads(stream.read(size))
@@ -56,12 +62,22 @@ def _putting_adapters(file: Path) -> str:
     return "pipeline.load_lora_weights(folder)"
 
 
+def _is_ovis_u1(config: Mapping[str, Any]) -> bool:
+    return bool((config.get("model") or {}).get("_target_") == OVIS_U1)
+
+
 def _base(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Imports and lines for the pipeline that the run began with."""
     model = config.get("model") or {}
     if model.get("pretrained") is None:
         return ["import sdpo_exp"], ["pipeline = sdpo_exp.load_pipeline()"]
     commit = (environment.get("base") or {}).get("commit")
+    if _is_ovis_u1(config):
+        words = [f'"{model["pretrained"]}"', f'revision="{commit}"' if commit else None]
+        asked = ", ".join([*filter(None, words), 'text_dtype="float32"'])
+        return [f"from {OVIS_U1.rpartition('.')[0]} import OvisU1"], [
+            f"pipeline = OvisU1({asked}).pipeline()"
+        ]
     options = {"revision": commit, "variant": model.get("variant")}
     arguments = [f'"{model["pretrained"]}"']
     arguments += [f'{key}="{value}"' for key, value in options.items() if value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import cells
 from benchmarks.naive import NaiveLoop
+from benchmarks.ovis_u1 import PARAMETERS
 from benchmarks.step_time import build, random_batch
+from sdpo_exp.models.yak import YakTransformer
 from tests.cli.command import ROOT, python
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -34,6 +38,23 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
         assert cell["tflops"] == pytest.approx(cell["tflop"] / cell["seconds"])
         assert cell["pairs_per_second"] == pytest.approx(cell["pairs"] / cell["seconds"])
         assert f"{cell['seconds']:.3f}" in done.stdout
+
+
+@pytest.mark.slow
+def test_ovis_u1_is_measured_but_for_what_only_unets_have() -> None:
+    found = list(cells("ovis-u1-lora", small=True, steps=1))
+    assert [cell for cell in found if "failed" in cell] == []
+    ways = {cell["way"] for cell in found}
+    assert ways >= {"eager", "eager, cached", "compiled", "compiled, cached"}
+    assert not ways & {"naive", "eager, cached, channels last"}
+    assert all(cell["tflop"] > 0 for cell in found)
+    (full,) = itertools.islice(cells("ovis-u1-full", small=True, steps=1), 1)
+    assert full["seconds"] > 0
+
+
+def test_the_generator_measured_is_of_the_released_size() -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in YakTransformer().parameters()) == PARAMETERS
 
 
 @pytest.mark.slow

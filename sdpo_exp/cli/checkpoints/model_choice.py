@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdpo_exp.cli.checkpoints.adapters import put_adapters
-from sdpo_exp.cli.checkpoints.pipelines import ADAPTERS, INDEX, find_model, load_base, load_pipeline
+from sdpo_exp.cli.checkpoints.hub_models import from_hub, is_whole
+from sdpo_exp.cli.checkpoints.pipelines import (
+    ADAPTERS,
+    INDEX,
+    find_model,
+    load_base,
+    load_pipeline,
+)
 from sdpo_exp.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -120,7 +127,7 @@ def absent(choice: ModelChoice) -> list[str]:
     found: list[str] = []
     if choice.on_hub is not None:
         key, name = choice.on_hub
-        why = hub.absence(name, "model", choice.revision, lambda at: (at / INDEX).is_file())
+        why = hub.absence(name, "model", choice.revision, is_whole)
         found += [f"{key}: {why}; or give a local folder"] if why else []
     if choice.vae is not None:
         why = absent_model("vae", choice.vae, None, (), "vae=/path/to/vae")
@@ -185,41 +192,12 @@ def _load(choice: ModelChoice, *, base_of_run: bool) -> tuple[Any, str | None]:
     if choice.path is not None and choice.weights_alone is None:
         return load_pipeline(choice.path), None
     if choice.on_hub is not None:
-        pipeline, commit = _from_hub(choice.on_hub[1], choice.revision)
+        pipeline, commit = from_hub(choice.on_hub[1], choice.revision)
     else:
         pipeline, commit = load_pipeline(choice.base), None
     if choice.weights_alone is not None:
         _put_weights(pipeline, choice.weights_alone)
     return pipeline, commit
-
-
-def _from_hub(name: str, revision: str | None) -> tuple[Any, str | None]:
-    import torch
-    from diffusers import DiffusionPipeline
-
-    from sdpo_exp import hub
-    from sdpo_exp.cli.checkpoints.model_identity import NOT_NEEDED
-
-    folder = hub.locate(name, "model", revision, _wanted)
-    index = (folder / INDEX).read_text() if (folder / INDEX).is_file() else ""
-    without: dict[str, Any] = {part: None for part in NOT_NEEDED if f'"{part}"' in index}
-    if "safety_checker" in without:
-        without["requires_safety_checker"] = False
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, torch_dtype=torch.float32, **without
-        )
-    except Exception as error:
-        raise UserError(f"{name}: the model cannot be loaded: {first_line(error)}") from error
-    return pipeline, hub.commit(folder)
-
-
-def _wanted(files: Any) -> list[str]:
-    from sdpo_exp.cli.checkpoints.model_identity import NOT_NEEDED
-    from sdpo_exp.models.checkpoint_folder import wanted_files
-
-    parts = sorted({file.partition("/")[0] for file in files if "/" in file} - set(NOT_NEEDED))
-    return list(wanted_files(parts, None)(files))
 
 
 def _replace_vae(pipeline: Any, source: str) -> None:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from sdpo_exp.cli.checkpoints.adapters import put_adapters
 from sdpo_exp.cli.printed import command, word
 from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.models.ovis_files import OvisU1Files, is_released
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -29,7 +30,7 @@ ADAPTERS = "pytorch_lora_weights.safetensors"  # diffusers' name for it
 _RUN_FILES = ("config.yaml", "summary.json", "metrics.csv", "checkpoints")
 _EXPECTED = (
     "Give a run's folder (with model/), or a model's: "
-    f"with {INDEX}, or with {'/, '.join(PARTS[:-1])}/ and {PARTS[-1]}/"
+    f"with {INDEX}, or with {'/, '.join(PARTS[:-1])}/ and {PARTS[-1]}/, or Ovis-U1's as released"
 )
 
 
@@ -48,8 +49,9 @@ def load_pipeline(path: str | Path | None = None) -> DiffusionPipeline:
     whose base is a hub id and not in the hub's cache.
 
     Args:
-        path: a run's folder, an exported model's, or one with `unet/`, `text_encoder/`,
-            `tokenizer/` and `scheduler/`; None takes the weights that ship with the package.
+        path: a run's folder, an exported model's, one with `unet/`, `text_encoder/`,
+            `tokenizer/` and `scheduler/`, or one of Ovis-U1 in the layout of its release; None
+            takes the weights that ship with the package.
 
     Raises:
         UserError: there is no model at `path`, or a file of it is missing or broken.
@@ -124,7 +126,8 @@ def base_of(run: Path) -> str | None:
 
 def _holds_model(folder: Path) -> bool:
     whole = (all((folder / part).is_dir() for part in parts) for parts in (PARTS, FLOW_PARTS))
-    return (folder / INDEX).is_file() or any(whole) or _holds_adapters(folder)
+    indexed = (folder / INDEX).is_file()
+    return indexed or any(whole) or is_released(folder) or _holds_adapters(folder)
 
 
 def _holds_adapters(folder: Path) -> bool:
@@ -187,6 +190,8 @@ def _base_of_adapters(folder: Path) -> Any:
 
 
 def _open(folder: Path) -> DiffusionPipeline:
+    if is_released(folder):
+        return open_released(folder)
     import torch
     from diffusers import DiffusionPipeline
 
@@ -200,6 +205,17 @@ def _open(folder: Path) -> DiffusionPipeline:
     return DiffusionPipeline.from_pretrained(
         folder, local_files_only=True, torch_dtype=torch.float32
     )
+
+
+def open_released(folder: Path) -> Any:
+    """Ovis-U1's own pipeline, float32, of a folder in the released layout.
+
+    Raises:
+        UserError: a part is missing, broken or does not fit.
+    """
+    from sdpo_exp.models.ovis_u1 import OvisU1
+
+    return OvisU1(str(folder), vae_dtype="float32", text_dtype="float32").pipeline()
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -217,7 +233,9 @@ def _faults(folder: Path) -> Iterator[str]:
         except ValueError as error:
             yield f"{file.relative_to(folder)} is broken ({error})"
             return
-    for part in [] if _holds_adapters(folder) else _parts(folder):
+    if is_released(folder):
+        yield from (f"{name} is missing" for name in OvisU1Files().missing(folder))
+    for part in _parts(folder):
         if not (folder / part).is_dir():
             yield f"{part}/ is missing"
         elif missing := _missing_weights(folder / part):
@@ -229,6 +247,8 @@ def _faults(folder: Path) -> Iterator[str]:
 
 def _parts(folder: Path) -> list[str]:
     """The folders that a model needs; an index has `[null, null]` for a part left out."""
+    if _holds_adapters(folder) or is_released(folder):
+        return []
     index = _read_index(folder)
     named = [key for key, value in index.items() if isinstance(value, list) and key[0] != "_"]
     if index:

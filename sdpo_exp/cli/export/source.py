@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.models.ovis_files import is_released
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +70,8 @@ def _of_a_file(file: Path, weights: str) -> Source:
 
 def _is_model(path: Path) -> bool:
     files = ("model_index.json", "pytorch_lora_weights.safetensors", "unet.pth")
-    return any((path / name).is_file() for name in files) or (path / "unet").is_dir()
+    named = any((path / name).is_file() for name in files)
+    return named or (path / "unet").is_dir() or is_released(path)
 
 
 def read_run(run: Path) -> DictConfig:

@@ -57,7 +57,9 @@ def batch_size(config: DictConfig, model: OpenedModel) -> int:
     if config.batch is not None:
         return int(config.batch)
     scale = int(getattr(model.pipeline, "vae_scale_factor", 1))
-    own = denoiser_of(model.pipeline).config.get("sample_size") or 64
+    told = getattr(model.pipeline, "latent_shape", None)  # of pipelines that are not diffusers'
+    own = told(None, None)[1:] if told else denoiser_of(model.pipeline).config.get("sample_size")
+    own = own or 64
     side = scale * int(own if isinstance(own, int) else max(own))
     pixels = (config.height or side) * (config.width or side)
     return max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))

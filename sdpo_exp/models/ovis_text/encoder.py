@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, Self, TypeGuard
 
 import torch
 from accelerate import init_empty_weights
@@ -23,6 +23,7 @@ from sdpo_exp.models.ovis_text.weights import read_parts
 _PREFIXES = ("llm.", "visual_tokenizer.", "vte.")
 # Tied to the embedding, hence not in the release; conditions need no head.
 _HEAD = ("llm.lm_head.weight",)
+_BLANKS = 16  # sizes that are kept, about a megabyte each
 _SPECIAL = ("<|im_start|>", "<|im_end|>")
 
 Pictures = Sequence[Image.Image] | tuple[int, int]
@@ -57,6 +58,7 @@ class OvisTextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.tokenizer = settings, tokenizer
+        self._blanks: dict[tuple[int, int], Tensor] = {}
         llm = Qwen3Model(Qwen3Config(**settings.llm))
         rotary = llm.rotary_emb.inv_freq
         rotary.copy_(rotary.to(angle_dtype))
@@ -97,6 +99,11 @@ class OvisTextEncoder(nn.Module):
         return encoder.requires_grad_(False).eval()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.vte.weight.dtype
+
+    @property
     def width(self) -> int:
         """Columns of a condition: twice the language model's."""
         return 2 * self.vte.embedding_dim
@@ -125,11 +132,28 @@ class OvisTextEncoder(nn.Module):
 
     def _all_seen(self, pictures: Pictures, count: int) -> list[Tensor]:
         if _is_size(pictures):
-            return [self.see(blank(*pictures))] * count if count else []
+            return [self._blank(pictures)] * count if count else []
         given = [picture for picture in pictures if isinstance(picture, Image.Image)]
         if len(given) != count:
             raise ValueError(f"{len(given)} pictures for {count} prompts")
         return [self.see(picture) for picture in given]
+
+    def _blank(self, size: tuple[int, int]) -> Tensor:
+        """What is seen of a blank, which is the same for every prompt: computed once per size."""
+        if size not in self._blanks:
+            if len(self._blanks) == _BLANKS:
+                del self._blanks[next(iter(self._blanks))]
+            self._blanks[size] = self.see(blank(*size))
+        return self._blanks[size]
+
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        self._blanks.clear()  # another device or dtype sees anew
+        return super()._apply(*arguments, **options)
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """`nn.Module`'s; other weights see anew."""
+        self._blanks.clear()
+        return super().load_state_dict(*arguments, **options)
 
     @torch.no_grad()
     def see(self, picture: Image.Image) -> Tensor:

@@ -21,14 +21,11 @@ from torch import Tensor
 
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models.checkpoint_folder import read_json
+from sdpo_exp.models.ovis_files import CONFIG, GENERATOR, INDEX, SINGLE
 from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.whole_files import write_json
 
-BACKBONE = "visual_generator.backbone."
 VAE = "visual_generator.vae."
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 
 def read_config(folder: Path) -> YakConfig:
@@ -38,7 +35,7 @@ def read_config(folder: Path) -> YakConfig:
         UserError: the file is missing or broken, says nothing of a generator, or does not fit.
     """
     content = read_json(folder / CONFIG)
-    generator = content.get("visual_generator_config")
+    generator = content.get(GENERATOR)
     if not isinstance(generator, dict):
         raise UserError(f"{folder / CONFIG}: has no visual_generator_config, so it is no Ovis-U1")
     try:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from sdpo_exp.models.target_names import YAK
 from sdpo_exp.models.yak.blocks import DoubleBlock, FinalLayer, SingleBlock
 from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.models.yak.layers import TIME_CHANNELS, Embedder, sinusoid
@@ -26,8 +27,7 @@ class YakTransformer(nn.Module):
         config: sizes; the released ones if None.
     """
 
-    # The blocks' attentions, and single blocks' fused layers, whose larger part is the MLP.
-    lora_targets: ClassVar[str] = r"(double|single)_blocks\..*(attn\.(qkv|proj)|linear1|linear2)"
+    lora_targets: ClassVar[str] = YAK
 
     def __init__(self, config: YakConfig | None = None) -> None:
         super().__init__()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sdpo_exp.cli.train.own_files import check_own_files
 from sdpo_exp.config.composition import compose_cell
+from sdpo_exp.models.ovis_files import OvisU1Files
 from tests.checkpoints import save_sd15, save_sdxl
 from tests.cli.command import run
 from tests.data.test_holdout import make
+from tests.models.ovis_u1.folder import write as write_ovis_u1
 from tests.ovis_image import save_ovis_image
 
 BASE = ("data=folder", "max_steps=2", "resolution=64")
@@ -22,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_sd15(root / "sd15")
     save_sdxl(root / "sdxl")
     save_ovis_image(root / "ovis_image")
+    write_ovis_u1(root / "ovis_u1")
     make(root / "pairs", [f"caption {i}" for i in range(16)])
     return root
 
@@ -37,6 +41,7 @@ def test_files_that_fit_are_passed_over(folder: Path) -> None:
     assert told(folder, "tuning=lora") == []
     assert told(folder, "tuning=lora", model="sdxl", weights="sdxl") == []
     assert told(folder, "tuning=lora", model="ovis_image", weights="ovis_image") == []
+    assert told(folder, "tuning=lora", model="ovis_u1", weights="ovis_u1") == []
     assert told(folder, "tuning=lora", "tuning.targets='down_blocks.*to_(q|k)'") == []
     assert told(folder, weights="not_here") == []  # told by the class itself
     assert told(folder, "callbacks.probe.pairs=1") == []
@@ -74,6 +79,23 @@ def test_a_transformer_is_looked_at_as_a_unet_is(folder: Path) -> None:
     other = f"model.vae={folder / 'sd15' / 'vae'}"
     (line,) = told(folder, other, model="ovis_image", weights="ovis_image")
     assert "its transformer takes 64 channels and its VAE makes 16" in line
+
+
+def test_a_folder_in_the_layout_of_ovis_u1_is_looked_at_by_its_shards(
+    folder: Path, tmp_path: Path
+) -> None:
+    lora = ("resolution=72", "tuning=lora", "tuning.targets=[to_q]")
+    size, targets = told(folder, *lora, model="ovis_u1", weights="ovis_u1")
+    assert size.startswith("resolution=72: the model works in blocks of 16 pixels")
+    assert "no module of its transformer matches to_q. " in targets
+    assert "single_blocks.0.linear1" in targets
+    other = tmp_path / "other"
+    shutil.copytree(folder / "ovis_u1", other)
+    (other / "config.json").write_text('{"model_type": "ovis2"}')
+    (line,) = told(folder, model="ovis_u1", weights=str(other))
+    assert "is of another model (ovis2): it has no visual_generator_config. Choose" in line
+    (other / "model-00002-of-00003.safetensors").unlink()
+    assert OvisU1Files().missing(other) == ["model-00002-of-00003.safetensors"]
 
 
 def test_all_are_told_at_once_without_torch_and_nothing_is_written(

@@ -21,7 +21,8 @@ from sdpo_exp.generation.noise import Draw
 from sdpo_exp.generation.sampler import set_sampler
 from sdpo_exp.models.flow_process import FlowProcess
 from sdpo_exp.models.lora import FILE
-from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline, velocity
+from sdpo_exp.models.ovis_conditions import velocity
+from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline
 from sdpo_exp.models.ovis_u1 import OvisU1
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.tuning import FullTuning, LoraTuning
@@ -93,8 +94,9 @@ def test_times_are_shifted_by_the_resolution(folder: Path) -> None:
     process = opened(folder).process
     found = process.sample_timesteps(torch.tensor([0.5]), (4, 128, 128)).double()
     assert torch.logit(found).item() == pytest.approx(1.15, abs=1e-5)
-    own = FlowProcess()
-    assert opened(folder, process=own).process is own
+    own = FlowProcess(shift="resolution", base_shift=0.0, max_shift=None)
+    made = opened(folder, process=own).process
+    assert (made.distribution, made.base_shift, made.max_shift) == (own.distribution, 0.0, 1.15)
 
 
 def test_texts_of_unequal_length_are_each_what_they_are_alone(folder: Path) -> None:
@@ -250,7 +252,7 @@ def test_a_resolution_that_does_not_fit_is_told(folder: Path) -> None:
 def test_what_cannot_be_had_is_told(folder: Path, tmp_path: Path) -> None:
     assert OvisU1.absent(str(folder)) is None
     (tmp_path / "empty").mkdir()
-    assert "lacks what is needed" in (OvisU1.absent(str(tmp_path / "empty")) or "")
+    assert "lacks config.json, tokenizer.json" in (OvisU1.absent(str(tmp_path / "empty")) or "")
 
 
 def test_a_missing_tensor_is_named(folder: Path, tmp_path: Path) -> None:

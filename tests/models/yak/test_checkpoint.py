@@ -12,14 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sdpo_exp.errors import UserError
+from sdpo_exp.models.ovis_files import BACKBONE
 from sdpo_exp.models.yak import YakConfig, YakTransformer
-from sdpo_exp.models.yak.checkpoint import (
-    BACKBONE,
-    VAE,
-    read_config,
-    read_prefix,
-    write_prefixed,
-)
+from sdpo_exp.models.yak.checkpoint import VAE, read_config, read_prefix, write_prefixed
 from tests.models.yak.tiny import TINY, TINY_VAE, tiny_inputs, tiny_network, write_tiny_ovis
 
 INDEX = "model.safetensors.index.json"
