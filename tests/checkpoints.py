@@ -27,6 +27,7 @@ from transformers import (
 
 SD15_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL_ID = "stabilityai/stable-diffusion-xl-base-1.0"
+OVIS_U1_ID = "AIDC-AI/Ovis-U1-3B"
 OVIS_IMAGE_ID = "AIDC-AI/Ovis-Image-7B"
 VAE_FIX_ID = "madebyollin/sdxl-vae-fp16-fix"
 BETAS: dict[str, Any] = {

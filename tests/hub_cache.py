@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.checkpoints import (
     OVIS_IMAGE_ID,
+    OVIS_U1_ID,
     SD15_ID,
     SDXL_ID,
     VAE_FIX_ID,
@@ -14,6 +15,7 @@ from tests.checkpoints import (
     save_sdxl,
     small_vae,
 )
+from tests.models.ovis_u1 import folder as ovis_u1
 from tests.ovis_image import save_ovis_image
 from tests.pickapic import write_split
 
@@ -36,6 +38,7 @@ def fill(folder: Path) -> Path:
     save_sd15(cache_folder(folder, SD15_ID))
     save_sdxl(cache_folder(folder, SDXL_ID))
     save_ovis_image(cache_folder(folder, OVIS_IMAGE_ID))
+    ovis_u1.write(cache_folder(folder, OVIS_U1_ID))
     small_vae(0.13025, force_upcast=False).save_pretrained(cache_folder(folder, VAE_FIX_ID))
     data = cache_folder(folder, DATA_ID, "dataset")
     write_split(data, "train", 20)

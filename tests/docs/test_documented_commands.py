@@ -33,6 +33,7 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line})
 
 
+REAL = ("model=sd15", "model=sdxl", "model=ovis_u1", "model=ovis_image")
 # tests/docs/test_wandb_page.py runs these, with a server of its own.
 OF_WANDB = {
     line.split("  #")[0].strip()
@@ -115,7 +116,7 @@ def test_no_command_escapes_these_tests() -> None:
 )
 def test_a_documented_command_runs(tmp_path: Path, cache: Path, command: str) -> None:
     arguments = shlex.split(command)[3:]
-    if any(argument in ("model=sd15", "model=sdxl", "model=ovis_image") for argument in arguments):
+    if any(argument in REAL for argument in arguments):
         done = python(
             tmp_path, "-m", "sdpo_exp", *arguments, *SMALL_REAL, extra=environment_of(cache)
         )
