@@ -1,42 +1,17 @@
-"""Tensors of some parts of a checkpoint in safetensors: one file, or shards with an index."""
+"""Tensors of some parts of a checkpoint, all of them and of the right shapes."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from sdpo_exp.errors import UserError, first_line
-from sdpo_exp.models import checkpoint_folder
+from sdpo_exp.errors import UserError
+from sdpo_exp.models.stored_tensors import files_of, tensors_in
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 _SHOWN = 3
-
-
-def files_of(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a model's folder, by the tensor's name.
-
-    Raises:
-        UserError: no weights, or an index that names a file which is not there.
-    """
-    index = folder / _INDEX
-    if index.is_file():
-        table = checkpoint_folder.read_json(index).get("weight_map")
-        if not isinstance(table, dict):
-            raise UserError(f"{index}: has no weight_map")
-        if absent := sorted({file for file in table.values() if not (folder / file).is_file()}):
-            raise UserError(f"{index}: names {', '.join(absent[:_SHOWN])}, not in the folder")
-        return {name: folder / file for name, file in table.items()}
-    single = folder / _SINGLE
-    if not single.is_file():
-        raise UserError(f"{folder}: has neither {_INDEX} nor {_SINGLE}")
-    with _opened(single) as tensors:
-        return dict.fromkeys(tensors.keys(), single)
 
 
 def read_parts(
@@ -64,7 +39,7 @@ def read_parts(
         if name.startswith(tuple(prefixes)) and name not in ignored
     }
     _refuse(folder, {"missing": shapes.keys() - located, "unknown": located.keys() - shapes})
-    found = dict(_read(located, dtype))
+    found = {name: tensor.to(dtype) for name, tensor in tensors_in(located)}
     other = {
         f"{name} {tuple(tensor.shape)} instead of {tuple(shapes[name])}"
         for name, tensor in found.items()
@@ -72,25 +47,6 @@ def read_parts(
     }
     _refuse(folder, {"of another shape": other})
     return found
-
-
-def _read(located: Mapping[str, Path], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    by_file: defaultdict[Path, list[str]] = defaultdict(list)
-    for name, file in located.items():
-        by_file[file].append(name)
-    for file, names in by_file.items():
-        with _opened(file) as tensors:
-            if absent := sorted(set(names) - set(tensors.keys())):
-                raise UserError(f"{file}: lacks {absent[0]}, which the index puts there")
-            for name in names:
-                yield name, tensors.get_tensor(name).to(dtype)
-
-
-def _opened(file: Path) -> safe_open:
-    try:
-        return safe_open(file, framework="pt")
-    except Exception as error:
-        raise UserError(f"{file}: cannot be read as weights ({first_line(error)})") from None
 
 
 def _refuse(folder: Path, faults: Mapping[str, Collection[str]]) -> None:

@@ -12,16 +12,15 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sdpo_exp.errors import UserError, first_line
+from sdpo_exp.errors import UserError
 from sdpo_exp.models.checkpoint_folder import read_json
-from sdpo_exp.models.ovis_files import CONFIG, GENERATOR, INDEX, SINGLE
+from sdpo_exp.models.ovis_files import CONFIG, GENERATOR, INDEX
+from sdpo_exp.models.stored_tensors import check_names, files_of, opened, tensors_in
 from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.whole_files import write_json
 
@@ -52,17 +51,10 @@ def read_prefix(folder: Path, prefix: str) -> dict[str, Tensor]:
     Raises:
         UserError: a file is missing or broken, or no name starts so.
     """
-    shards: dict[str, list[str]] = defaultdict(list)
-    for name, shard in _where(folder).items():
-        if name.startswith(prefix):
-            shards[shard].append(name)
-    if not shards:
+    located = {n: file for n, file in files_of(folder).items() if n.startswith(prefix)}
+    if not located:
         raise UserError(f"{folder}: none of its tensors is named {prefix}*")
-    found: dict[str, Tensor] = {}
-    for shard, names in shards.items():
-        read = _read(folder / shard, names)
-        found.update((name.removeprefix(prefix), tensor) for name, tensor in read.items())
-    return found
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors_in(located)}
 
 
 def write_prefixed(
@@ -111,12 +103,12 @@ def write_prefixed(
 
 def _shards_of(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Which of the tensors go into which file, after a look whether they fit."""
-    where = _where(folder)
+    where = files_of(folder)
     shards: dict[str, list[str]] = defaultdict(list)
     for name in tensors:
         if name not in where:
             raise UserError(f"{folder}: has no tensor {name} to put the new one in place of")
-        shards[where[name]].append(name)
+        shards[where[name].relative_to(folder).as_posix()].append(name)
     for shard, names in shards.items():
         _check_shapes(folder / shard, names, tensors)
     return shards
@@ -126,48 +118,13 @@ def _is_empty(folder: Path) -> bool:
     return next(folder.iterdir(), None) is None
 
 
-def _where(folder: Path) -> dict[str, str]:
-    """The file of each tensor; of the two layouts the one that transformers would take."""
-    if (folder / SINGLE).is_file():
-        with _opened(folder / SINGLE) as file:
-            return dict.fromkeys(file.keys(), SINGLE)
-    if not (folder / INDEX).is_file():
-        raise UserError(f"{folder}: has neither {SINGLE} nor {INDEX}")
-    table = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(table, dict):
-        raise UserError(f"{folder / INDEX}: has no weight_map")
-    return table
-
-
-def _opened(file: Path) -> Any:
-    if not file.is_file():
-        raise UserError(f"{file}: is missing, though {INDEX} names it")
-    try:
-        return safe_open(file, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: cannot be read ({first_line(error)})") from None
-
-
-def _read(file: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    with _opened(file) as opened:
-        _check_names(file, opened, names)
-        return {name: opened.get_tensor(name) for name in names}
-
-
-def _check_names(file: Path, opened: Any, names: Sequence[str]) -> None:
-    known = set(opened.keys())
-    for name in names:
-        if name not in known:
-            raise UserError(f"{file}: has no tensor {name}, though {INDEX} says so")
-
-
 def _check_shapes(file: Path, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    with _opened(file) as opened:
-        _check_names(file, opened, names)
+    with opened(file) as stored:
+        check_names(file, stored, names)
         for name in names:
-            stored, given = tuple(opened.get_slice(name).get_shape()), tuple(tensors[name].shape)
-            if stored != given:
-                raise UserError(f"{name}: the new one is {given}, that of {file} {stored}")
+            shape, given = tuple(stored.get_slice(name).get_shape()), tuple(tensors[name].shape)
+            if shape != given:
+                raise UserError(f"{name}: the new one is {given}, that of {file} {shape}")
 
 
 def _rewrite(
@@ -175,9 +132,9 @@ def _rewrite(
 ) -> int:
     """Write a shard with tensors exchanged; by how many bytes it grows."""
     grown = 0
-    with _opened(source) as opened:
-        content = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata() or {"format": "pt"}
+    with opened(source) as stored:
+        content = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        metadata = stored.metadata() or {"format": "pt"}
     for name, tensor in given.items():
         old = content[name]
         new = torch.empty(old.shape, dtype=dtype or old.dtype).copy_(tensor.detach())

@@ -66,12 +66,6 @@ class YakTransformer(nn.Module):
         """Whether blocks are recomputed where there is a backward pass."""
         return self._checkpointing
 
-    def compile_blocks(self) -> list[nn.Module]:
-        """The blocks that repeat, in the order they run: what to compile one by one."""
-        return [*self.txt_in.blocks, *self.double_blocks, *self.single_blocks]
-
-    # -- what it computes -----------------------------------------------------------------------
-
     def forward(
         self,
         img: Tensor,

@@ -9,6 +9,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.models.ovis_text import OvisTextEncoder
 from sdpo_exp.models.ovis_text.image_rows import CLIP_MEAN
 from sdpo_exp.models.ovis_text.settings import read_settings
+from sdpo_exp.models.stored_tensors import files_of
 from tests.models.ovis_text import tiny
 
 
@@ -76,7 +77,7 @@ def test_a_head_of_the_language_model_is_let_lie(tmp_path):
 def test_a_shard_that_is_not_there_is_named(tmp_path):
     tiny.write(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    assert "names model-00002-of-00002.safetensors" in refused(tmp_path)
+    assert "model-00002-of-00002.safetensors: is missing" in refused(tmp_path)
 
 
 def test_a_shard_without_what_the_index_says_is_named(tmp_path):
@@ -84,15 +85,21 @@ def test_a_shard_without_what_the_index_says_is_named(tmp_path):
     table = json.loads(index.read_text())["weight_map"]
     other = dict.fromkeys(table, "model-00001-of-00002.safetensors")
     index.write_text(json.dumps({"weight_map": other}))
-    assert "which the index puts there" in refused(tmp_path)
+    assert "though model.safetensors.index.json says so" in refused(tmp_path)
+
+
+def test_of_both_layouts_the_single_file_is_taken_by_all(tmp_path):
+    tiny.write(tmp_path)
+    tiny.write(tmp_path, shards=1)
+    assert set(files_of(tmp_path).values()) == {tmp_path / "model.safetensors"}
 
 
 def test_no_weights_and_broken_weights(tmp_path):
     file = tiny.write(tmp_path, shards=1) / "model.safetensors"
     file.write_bytes(b"not weights")
-    assert "cannot be read as weights" in refused(tmp_path)
+    assert "model.safetensors: cannot be read" in refused(tmp_path)
     file.unlink()
-    assert "has neither model.safetensors.index.json nor model.safetensors" in refused(tmp_path)
+    assert "has neither model.safetensors nor model.safetensors.index.json" in refused(tmp_path)
 
 
 def test_no_configuration(tmp_path):

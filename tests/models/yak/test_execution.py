@@ -1,4 +1,4 @@
-"""The network is one graph, recomputed too, whole or by blocks; tuning and adapters fit it."""
+"""The network is one graph, recomputed too; tuning and adapters fit it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,6 @@ def test_the_whole_network_is_one_graph(checkpointing: bool) -> None:
         network.enable_gradient_checkpointing()
     network.compile(backend="aot_eager", fullgraph=True)
     assert same(step(network, inputs), plain)
-
-
-@pytest.mark.slow
-def test_blocks_can_be_compiled_one_by_one() -> None:
-    torch.compiler.reset()
-    plain = step(tiny_network(), tiny_inputs())
-    network = tiny_network()
-    for block in network.compile_blocks():
-        block.compile(backend="aot_eager", fullgraph=True)
-    assert same(step(network, tiny_inputs()), plain)
 
 
 def test_tuning_knows_the_network() -> None:
