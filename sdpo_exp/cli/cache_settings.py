@@ -24,6 +24,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     transform = config.data.get("transform")
     if transform is not None:
         plain: Any = OmegaConf.to_container(transform, resolve=True)
+        found["resolution"] = plain.pop("resolution", config.resolution)
         found |= {f"data.transform.{key}": value for key, value in plain.items()}
     return found | {"data.max_aspect_gap": config.data.get("max_aspect_gap")}
 

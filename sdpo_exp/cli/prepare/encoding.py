@@ -136,7 +136,7 @@ class _Encoder:
         return torch.zeros(0, 2, *self._backbone.latent_shape(place.height, place.width))
 
     def _of(self, pixels: Tensor) -> int:
-        digest = hashlib.sha256(memoryview(pixels.contiguous().numpy()).cast("B")).digest()
+        digest = hashlib.sha256(pixels.contiguous().numpy().tobytes()).digest()
         if digest not in self._numbers:
             self._numbers[digest] = len(self._numbers)
             self._waiting.append(pixels)
