@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,37 @@ class Backbone(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the model in its public on-disk format."""
+
+
+@runtime_checkable
+class CachedWork(Protocol):
+    """What a backbone of latents also has, so that its frozen work can be done once and kept.
+
+    Its `encode_images` and `encode_prompts` go through these, so that what is kept is what a
+    training would have made itself.
+    """
+
+    def posterior(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, C, h, w) of the VAE."""
+
+    def latents_from(self, posterior: Tensor, draw: NoiseDraw) -> Tensor:
+        """Latents (N, C, h, w) of posteriors (N, 2, C, h, w), without the VAE."""
+
+    def encode_texts(
+        self, prompts: Sequence[str], geometry: Sequence[Geometry]
+    ) -> Sequence[Mapping[str, Tensor]]:
+        """Named tensors of each prompt, without padding; of `geometry` only sizes count."""
+
+    def conditions(
+        self, texts: Sequence[Mapping[str, Tensor]], geometry: Sequence[Geometry]
+    ) -> Conditioning:
+        """Conditioning of N encoded prompts and geometries, without the text encoders."""
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of images of a size in pixels."""
+
+    def frozen_files(self) -> Mapping[str, str]:
+        """sha256 by name of the files that the frozen parts are loaded from."""
 
 
 class ReferenceProvider(Protocol):

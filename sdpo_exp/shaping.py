@@ -11,6 +11,7 @@ _FREE = frozenset(
         *(f"trainer.{key}" for key in ("default_root_dir", "max_steps", "max_epochs")),
         *("trainer.accelerator", "model.encode_batch", "reference.device"),
         *("data.max_steps", "data.num_workers", "data.validation", "data.validation_pairs"),
+        "data.cache",
         *("data.train.cache_dir", "tuning.gradient_checkpointing", "tuning.channels_last"),
         *("tuning.compile", "tuning.compile_backend"),
     )
@@ -22,7 +23,7 @@ _PLUMBING = frozenset({"callbacks", "evaluation", "trainer", "max_time", "recipe
 _PLUMBING_ENDS = frozenset(
     (
         *("_target_", "path", "pretrained", "revision", "variant", "config", "split", "cache_dir"),
-        *("labels", "holdout", "part", "num_workers", "prefetch_factor", "micro_batch"),
+        *("labels", "holdout", "part", "num_workers", "prefetch_factor", "micro_batch", "cache"),
         *("validation_pairs", "on_bad_row", "max_aspect_gap", "device", "encode_batch"),
         *("vae", "unet", "vae_dtype", "text_dtype", "gradient_checkpointing", "channels_last"),
         *("compile", "compile_backend"),

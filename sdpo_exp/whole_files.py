@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,16 @@ def write_text(file: Path, text: str) -> None:
     """Write beside the file, then put it in its place."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """The same, on the disk itself before it takes the file's place."""
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
     partial.replace(file)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -15,19 +15,22 @@ from omegaconf import DictConfig, OmegaConf
 from sdpo_exp.callbacks.ends import EndsEarly, TimeLimit
 from sdpo_exp.config.flat import flatten
 from sdpo_exp.config.hydra_versions import instantiate
+from sdpo_exp.data.cached import PairCache
 from sdpo_exp.data.datamodule import PairDataModule
 from sdpo_exp.errors import UserError
+from sdpo_exp.models.cached import CachedBackbone
+from sdpo_exp.protocols import Backbone
 from sdpo_exp.training import PreferenceModule
 
 
-def build(node: DictConfig, path: str) -> Any:
-    """Instantiate a node.
+def build(node: DictConfig, path: str, **more: Any) -> Any:
+    """Instantiate a node, with `more` arguments that are not the configuration's.
 
     Raises:
         UserError: the constructor refused its arguments; the message names `path`.
     """
     try:
-        return instantiate(node)
+        return instantiate(node, **more)
     except InstantiationException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -45,7 +48,22 @@ def build_datamodule(config: DictConfig) -> PairDataModule:
     return data
 
 
-def build_module(config: DictConfig) -> PreferenceModule:
+def build_backbone(config: DictConfig, cache: PairCache | None) -> Backbone:
+    """The model; with a cache, one that loads no VAE and no text encoder to train.
+
+    Raises:
+        UserError: the cache is of another model.
+    """
+    if cache is None:
+        plain: Backbone = build(config.model, "model")
+        return plain
+    found = build(config.model, "model", loading="on_demand")
+    cache.check_model(found.frozen_files())
+    cached: Any = CachedBackbone(found, cache.texts)
+    return cast(Backbone, cached)
+
+
+def build_module(config: DictConfig, cache: PairCache | None = None) -> PreferenceModule:
     """Backbone, objective, safeguard, reference, tuning and optimiser in their host."""
     objective, safeguard = (
         build(config.objective, "objective"),
@@ -54,7 +72,7 @@ def build_module(config: DictConfig) -> PreferenceModule:
     if getattr(safeguard, "weighted", False) and not hasattr(objective, "weights"):
         raise UserError("safeguard.weighted=true: the objective has no closed-form weights(errors)")
     return PreferenceModule(
-        backbone=build(config.model, "model"),
+        backbone=build_backbone(config, cache),
         objective=objective,
         safeguard=safeguard,
         reference=build(config.reference, "reference"),

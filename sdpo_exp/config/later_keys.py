@@ -17,6 +17,7 @@ LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "callbacks.checkpoint.every_n_minutes": (None,),
     "callbacks.checkpoint.keep_last": (1,),
     "callbacks.progress.every_seconds": (30,),
+    "data.cache": (None,),
     "data.train.columns.preferred": (None,),
     "data.train.columns.values": (None,),
     "data.train.template": (None,),

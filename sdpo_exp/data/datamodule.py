@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sdpo_exp.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, UnitInterval
+from sdpo_exp.data.cached import PairCache
 from sdpo_exp.data.holdout import too_few
 from sdpo_exp.data.keyed import KeyedPairs, OnBadRow, Sealed, collate, collate_sealed, is_endless
 from sdpo_exp.data.sampler import BatchLayout, OrdersPairs, StepSampler, fixed_batches
@@ -44,6 +46,7 @@ class PairDataModule(L.LightningDataModule):
             two ratios of width to height over the smaller, minus 1; null: any shapes.
         validation_pairs: pairs of the validation loader, the first of `validation`; 0: no loader.
         prefetch_factor: micro-batches that each worker reads ahead.
+        cache: a folder of `sdpo_exp.prepare`, read in the place of images.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class PairDataModule(L.LightningDataModule):
         max_aspect_gap: NonNegativeFloat | None = None,
         validation_pairs: NonNegativeInt = 0,
         prefetch_factor: PositiveInt = 2,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
@@ -71,6 +75,8 @@ class PairDataModule(L.LightningDataModule):
         self.max_aspect_gap = max_aspect_gap
         self.validation_pairs, self.prefetch_factor = validation_pairs, prefetch_factor
         self._skipped = SkippedRows()
+        sources = {"train": train, "validation": validation}
+        self.cache = None if cache is None else PairCache(Path(cache), sources)
         if isinstance(train, OrdersPairs):
             _log.info("%s", train.told_with(effective_batch * max_steps))
 
@@ -175,6 +181,8 @@ class PairDataModule(L.LightningDataModule):
     def _keyed(
         self, source: PairSource, seed: int, prompt_dropout: float, stride: int = 1
     ) -> KeyedPairs:
+        part = "train" if source is self.train else "validation"
+        stored = None if self.cache is None else self.cache.rows[part]
         return KeyedPairs(
             source,
             seed,
@@ -183,6 +191,7 @@ class PairDataModule(L.LightningDataModule):
             self.on_bad_row,
             self.max_aspect_gap,
             stride,
+            stored,
         )
 
     def _loader(self, pairs: KeyedPairs, batches: Iterable[Sequence[PairKey]]) -> DataLoader:

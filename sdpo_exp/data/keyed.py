@@ -30,6 +30,13 @@ class HasKin(Protocol):
         """Rows of the same source as row `index`, ascending, itself among them."""
 
 
+class StoredRows(Protocol):
+    """Rows that were made before."""
+
+    def row(self, index: int) -> PairRow:
+        """Row `index`; raises `BadRow` where it was one."""
+
+
 class KeyedRow(NamedTuple):
     """A row as trained on, the key it was read by, and bad rows that it stands in for."""
 
@@ -53,6 +60,7 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
             None: any shapes.
         stride: how far off the first stand-ins are. A fixed set of the first n rows takes n, so
             that a stand-in is not one of the set already.
+        stored: rows of the source as a cache holds them; nothing of the source itself is read.
     """
 
     def __init__(
@@ -64,10 +72,11 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
         on_bad_row: OnBadRow = "error",
         max_aspect_gap: float | None = None,
         stride: int = 1,
+        stored: StoredRows | None = None,
     ) -> None:
         self.source, self.seed, self.prompt_dropout = source, seed, prompt_dropout
         self.transform, self.on_bad_row, self.stride = transform, on_bad_row, stride
-        self.max_aspect_gap = max_aspect_gap
+        self.max_aspect_gap, self.stored = max_aspect_gap, stored
 
     def __len__(self) -> int:
         return len(self.source)
@@ -89,7 +98,7 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
         for row in islice(self._candidates(key.row), MOST_BAD_IN_A_ROW):
             candidate = key._replace(row=row)
             try:
-                return KeyedRow(self._finished(self._pixels(candidate), key), candidate, skipped)
+                return KeyedRow(self._finished(self.pixels(candidate), key), candidate, skipped)
             except BadRow as error:
                 if self.on_bad_row == "error":
                     raise UserError(
@@ -106,7 +115,7 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
     def problem(self, key: PairKey) -> SkippedRow | None:
         """What is wrong with the row of a key, or None."""
         try:
-            self._pixels(key)
+            self.pixels(key)
         except BadRow as error:
             return SkippedRow(error.row, error.reason)
         return None
@@ -124,7 +133,15 @@ class KeyedPairs(Dataset["KeyedRow | UserError"]):
         others = ((place + step) % size for step in range(1, size))
         return (int(kin[i]) for i in chain(first, (i for i in others if i not in first)))
 
-    def _pixels(self, key: PairKey) -> PairRow:
+    def pixels(self, key: PairKey) -> PairRow:
+        """The row of a key with its own prompt; what is stored of it in the place of pixels.
+
+        Raises:
+            BadRow: it cannot be used.
+            UserError: a source and a transform that do not fit.
+        """
+        if self.stored is not None:
+            return self.stored.row(key.row)
         pair = self.source[key.row]
         if self.transform is None:
             if isinstance(pair, ImagePair):
@@ -168,7 +185,7 @@ def collate(rows: Sequence[KeyedRow]) -> PairBatch:
         loser=torch.stack([item.row.loser for item in rows]),
         prompts=[item.row.prompt for item in rows],
         keys=[item.key for item in rows],
-        geometry=[item.row.geometry or _uncropped(item.row.winner) for item in rows],
+        geometry=[item.row.geometry or uncropped(item.row.winner) for item in rows],
         skipped=[bad for item in rows for bad in item.skipped],
     )
 
@@ -206,6 +223,7 @@ def collate_sealed(rows: Sequence[KeyedRow | UserError]) -> Sealed:
     return Sealed(collate_or_error(rows))
 
 
-def _uncropped(pixels: Tensor) -> Geometry:
+def uncropped(pixels: Tensor) -> Geometry:
+    """Of pixels (3, H, W) that are the whole image."""
     height, width = pixels.shape[-2:]
     return Geometry(height, width, 0, 0, height, width)

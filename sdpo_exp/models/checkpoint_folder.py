@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -134,6 +135,25 @@ def load_part(
     except Exception as error:
         reason = first_line(error)
         raise UserError(f"{folder}: cannot be loaded as {kind.__name__}: {reason}") from error
+
+
+def hashes(
+    folder: Path, parts: Sequence[str], variant: str | None = None, called: str | None = None
+) -> dict[str, str]:
+    """sha256 by `<part>/<file>` of what parts are loaded from; `called`: in place of the part."""
+    found = {}
+    for part in parts:
+        for file in sorted((folder / part).iterdir()):
+            if not file.is_file() or not _is_read(file.name, part, parts, variant):
+                continue
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256")
+            found[f"{called or part}/{file.name}"] = digest.hexdigest()
+    return found
+
+
+def _is_read(name: str, part: str, parts: Sequence[str], variant: str | None) -> bool:
+    return name.endswith(".bin") or _belongs(f"{part}/{name}", parts, variant)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -76,6 +76,11 @@ class Family(NamedTuple):
         """`UNet` or `transformer`."""
         return {"unet": "UNet"}.get(self.part, self.part)
 
+    @property
+    def text_parts(self) -> tuple[str, ...]:
+        """Folders of the tokenizers and text encoders."""
+        return tuple(p for p in self.parts if p not in (self.part, "vae", "scheduler"))
+
     def parts_needed(self, vae: str | None) -> tuple[str, ...]:
         """The folders that a checkpoint must have, beside a separate VAE if one is named."""
         return tuple(part for part in self.parts if vae is None or part != "vae")

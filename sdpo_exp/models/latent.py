@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,16 +14,16 @@ from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError
 from sdpo_exp.models import checkpoint_folder, lora
-from sdpo_exp.models.families import Family, check_vae
-from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
-from sdpo_exp.protocols import ForwardProcess, NoiseDraw
-from sdpo_exp.types import Conditioning, Geometry
+from sdpo_exp.models.families import check_vae
+from sdpo_exp.models.frozen_work import EmptyPrompt, FrozenWork
+from sdpo_exp.models.vae_latents import Latents, Loading, VaeDtype, vae_dtype_on
+from sdpo_exp.protocols import ForwardProcess
+from sdpo_exp.types import Conditioning
 
 TextDtype = Literal["float32", "bfloat16", "float16"]
-EmptyPrompt = Literal["encoded", "zeros"]
 
 
-class LatentBackbone:
+class LatentBackbone(FrozenWork):
     """A denoiser in the latent space of a VAE, loaded from a pipeline folder in diffusers' layout.
 
     A family declares `FAMILY` (a call with literal arguments, which is read without importing the
@@ -42,14 +41,17 @@ class LatentBackbone:
         vae_dtype: `auto`: float16 on CUDA for a VAE whose configuration allows it (`force_upcast`
             false, as in sdxl-vae-fp16-fix), else float32.
         text_dtype: of the frozen text encoders.
-        encode_batch: images per pass of the VAE.
+        encode_batch: images per pass of the VAE, and prompts per pass of the text encoders; on the
+            CPU they pass one by one.
+        loading: of the denoiser, the VAE and the text encoders: `on_demand` when first asked for.
 
     Raises:
         UserError: a part cannot be had or does not fit; the message names it.
     """
 
-    FAMILY: ClassVar[Family]
     PIPELINE: ClassVar[type[DiffusionPipeline]]
+    denoiser: nn.Module
+    _device: torch.device | None = None
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class LatentBackbone:
         vae_dtype: VaeDtype = "auto",
         text_dtype: TextDtype = "float32",
         encode_batch: PositiveInt = 8,
+        loading: Loading = "at_once",
     ) -> None:
         parts = self.FAMILY.parts_needed(vae)
         self.folder = checkpoint_folder.locate_model(
@@ -79,10 +82,10 @@ class LatentBackbone:
         self.scheduler_class = _scheduler_class(scheduler, self.folder)
         self.scheduler_config = scheduler
         self.process = self._process()
-        self.denoiser = self._load_denoiser()
-        self.vae = self._load_vae()
-        self._load_text(self._text_dtype)
-        check_vae(self.vae, self._vae_folder, self.folder, self.FAMILY)
+        if loading == "at_once":
+            self.denoiser = self._load_denoiser()
+            self.vae = self._load_vae()
+            self._load_text(self._text_dtype)
 
     @classmethod
     def absent(
@@ -110,6 +113,20 @@ class LatentBackbone:
 
     # -- loading --------------------------------------------------------------------------------
 
+    def __getattr__(self, name: str) -> Any:
+        """A part that is loaded when it is first asked for."""
+        if name == "denoiser":
+            self.denoiser = self._load_denoiser()
+        elif name == "vae":
+            self.vae = self._load_vae()
+        elif name in self.FAMILY.text_parts and "_text_dtype" in vars(self):
+            self._load_text(self._text_dtype)
+        if name not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        if self._device is not None and name != "denoiser":
+            self.to(self._device)
+        return vars(self)[name]
+
     def _load_denoiser(self) -> nn.Module:
         kind = getattr(diffusers, self.FAMILY.network)
         network: nn.Module = checkpoint_folder.load_part(
@@ -127,6 +144,7 @@ class LatentBackbone:
                 "(force_upcast in its configuration). Take model.vae_dtype=auto, or a VAE made "
                 "for it, such as model.vae=madebyollin/sdxl-vae-fp16-fix for SDXL."
             )
+        check_vae(vae, self._vae_folder, self.folder, self.FAMILY)
         return vae.requires_grad_(False).eval()
 
     def _load_text(self, dtype: torch.dtype) -> None:
@@ -137,34 +155,13 @@ class LatentBackbone:
 
     def to(self, device: torch.device) -> None:
         """Move the frozen parts, each in its dtype."""
-        # The plain method: diffusers' own warns about layers to keep in float32; there are none.
-        nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
-        for encoder in self._text_encoders():
-            encoder.to(device)
-
-    @torch.no_grad()
-    def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, C, H/8, W/8), as the denoiser takes them.
-
-        Raises:
-            UserError: height or width is no multiple of the model's block.
-        """
-        options = (self._latents, draw, self._encode_batch, self.FAMILY.patch)
-        return vae_latents(self.vae, pixels, *options)
-
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
-        """Named tensors with a row per prompt; a repeated prompt is encoded once."""
-        device = self.vae.device
-        distinct = list(dict.fromkeys(prompts))
-        with torch.autocast(device.type, enabled=False):
-            encoded = self._encode_text(distinct)
-        if self._empty_prompt == "zeros" and "" in distinct:
-            for rows in encoded.values():
-                rows[distinct.index("")] = 0
-        order = torch.tensor([distinct.index(prompt) for prompt in prompts], device=device)
-        cond = {name: rows.float()[order] for name, rows in encoded.items()}
-        return cond | self._geometry_conditions(geometry, device)
+        self._device = device
+        if "vae" in vars(self):
+            # The plain method: diffusers' own warns about layers to keep in float32; none here.
+            nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
+        if any(name in vars(self) for name in self.FAMILY.text_parts):
+            for encoder in self._text_encoders():
+                encoder.to(device)
 
     def denoise(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """Prediction (N, C, h, w) of `network` at t (N,), which are the process's."""
@@ -203,19 +200,9 @@ class LatentBackbone:
         """Of `self.scheduler_config`, which is the checkpoint's own."""
         raise NotImplementedError
 
-    def _encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        raise NotImplementedError
-
     def _predict(self, network: nn.Module, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """`denoise`, of inputs in the network's own dtype."""
         raise NotImplementedError
-
-    def _geometry_conditions(
-        self, geometry: Sequence[Geometry], device: torch.device
-    ) -> dict[str, Tensor]:
-        """None, where a family does not condition on sizes."""
-        del geometry, device
-        return {}
 
     def _text_parts(self) -> dict[str, Any]:
         """Tokenizers and text encoders by the names that the pipeline gives them."""

@@ -29,7 +29,7 @@ from sdpo_exp.models.ovis_conditions import (
     velocity,
 )
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
-from sdpo_exp.models.vae_latents import vae_latents
+from sdpo_exp.models.vae_latents import latents_of, vae_posterior
 from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.models.yak.latents import PATCH, schedule
 from sdpo_exp.models.yak.network import YakTransformer
@@ -229,7 +229,8 @@ class OvisU1Pipeline:
             return randn_tensor((len(pictures), *shape), generator=generator, device=self.device)
 
         pixels = pixels_of(pictures).to(self.vae.device)
-        return vae_latents(self.vae, pixels, "sample", draw, len(pictures), PATCH)
+        posterior = vae_posterior(self.vae, pixels, len(pictures), PATCH)
+        return latents_of(posterior, "sample", draw, self.vae.config)
 
     def _noise(self, shape: tuple[int, ...], generator: Any, latents: Tensor | None) -> Tensor:
         if latents is None:

@@ -5,7 +5,7 @@ Loaded from a folder in the released layout, and written back to one. No code of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models import checkpoint_folder, lora, ovis_files
+from sdpo_exp.models.families import block_size
 from sdpo_exp.models.flow_process import FlowProcess, Shift
 from sdpo_exp.models.ovis_conditions import (
     EditConditions,
@@ -31,7 +32,14 @@ from sdpo_exp.models.ovis_conditions import (
 from sdpo_exp.models.ovis_files import BACKBONE, CONFIG, GENERATOR, OvisU1Files
 from sdpo_exp.models.ovis_pipeline import OvisU1Pipeline
 from sdpo_exp.models.ovis_text.encoder import OvisTextEncoder
-from sdpo_exp.models.vae_latents import Latents, VaeDtype, vae_dtype_on, vae_latents
+from sdpo_exp.models.vae_latents import (
+    Latents,
+    Loading,
+    VaeDtype,
+    latents_of,
+    vae_dtype_on,
+    vae_posterior,
+)
 from sdpo_exp.models.yak.checkpoint import VAE, read_config, read_prefix, write_prefixed
 from sdpo_exp.models.yak.config import YakConfig
 from sdpo_exp.models.yak.network import YakTransformer
@@ -40,6 +48,7 @@ from sdpo_exp.types import Conditioning, Geometry
 
 TextDtype = Literal["float32", "bfloat16"]
 _KEY = "model.pretrained"
+_PARTS = ("denoiser", "vae", "text_encoder")
 
 
 class OvisU1:
@@ -55,12 +64,17 @@ class OvisU1:
         process: of the training's times; shifts by resolution that it leaves out (None) are the
             checkpoint's own. None: logit-normal(0, 1), shifted as the sampler's times are. What
             Ovis-U1 itself was trained with is not published.
+        loading: of transformer, VAE and text side: `on_demand` when first asked for.
 
     Raises:
         UserError: a part cannot be had or does not fit; the message names it.
     """
 
     FAMILY = OvisU1Files()
+    denoiser: YakTransformer
+    vae: AutoencoderKL
+    text_encoder: OvisTextEncoder
+    _device: torch.device | None = None
 
     def __init__(
         self,
@@ -71,23 +85,45 @@ class OvisU1:
         text_dtype: TextDtype = "bfloat16",
         encode_batch: PositiveInt = 8,
         process: FlowProcess | None = None,
+        loading: Loading = "at_once",
     ) -> None:
         self.folder = hub.locate(pretrained, "model", revision, ovis_files.wanted)
         self.origin = {"pretrained": pretrained, "commit": hub.commit(self.folder)}
         self._latents, self._vae_dtype, self._encode_batch = latents, vae_dtype, encode_batch
-        config = read_config(self.folder)
+        self._text_dtype = getattr(torch, text_dtype)
+        self._config = config = read_config(self.folder)
         self.process = (process or _usual_process(config)).completed(
             config.base_shift, config.max_shift
         )
-        self.denoiser = YakTransformer(config)
-        _load(self.denoiser, read_prefix(self.folder, BACKBONE), self.folder, BACKBONE)
-        self.vae = _load_vae(self.folder)
-        self.text_encoder = OvisTextEncoder.from_folder(self.folder, getattr(torch, text_dtype))
-        if self.text_encoder.width != config.context_in_dim:
+        if loading == "at_once":
+            for part in _PARTS:
+                getattr(self, part)
+
+    def __getattr__(self, name: str) -> Any:
+        """A part that is loaded when it is first asked for."""
+        if name not in _PARTS or "_config" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        part = vars(self)[name] = getattr(self, f"_load_{name}")()
+        if self._device is not None and name != "denoiser":
+            self.to(self._device)
+        return part
+
+    def _load_denoiser(self) -> YakTransformer:
+        network = YakTransformer(self._config)
+        _load(network, read_prefix(self.folder, BACKBONE), self.folder, BACKBONE)
+        return network
+
+    def _load_vae(self) -> AutoencoderKL:
+        return _load_vae(self.folder)
+
+    def _load_text_encoder(self) -> OvisTextEncoder:
+        encoder = OvisTextEncoder.from_folder(self.folder, self._text_dtype)
+        if encoder.width != (read := self._config.context_in_dim):
             raise UserError(
-                f"{self.folder}: its text side makes states of width {self.text_encoder.width}, "
-                f"its generator reads {config.context_in_dim}"
+                f"{self.folder}: its text side makes states of width {encoder.width}, "
+                f"its generator reads {read}"
             )
+        return encoder
 
     @classmethod
     def absent(cls, pretrained: str, revision: str | None = None, **_: Any) -> str | None:
@@ -102,20 +138,19 @@ class OvisU1:
 
     def to(self, device: torch.device) -> None:
         """Move the frozen parts, each in its dtype."""
-        nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
-        self.text_encoder.to(device)
+        self._device = device
+        if "vae" in vars(self):
+            nn.Module.to(self.vae, device, vae_dtype_on(self.vae, self._vae_dtype, device))
+        if "text_encoder" in vars(self):
+            self.text_encoder.to(device)
 
-    @torch.no_grad()
     def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> float32 latents (N, 4, H/8, W/8).
 
         Raises:
             UserError: height or width is no multiple of 16.
         """
-        for side in pixels.shape[-2:]:
-            if side % 16:
-                raise UserError(f"resolution={side}: give a multiple of 16 for Ovis-U1")
-        return vae_latents(self.vae, pixels, self._latents, draw, self._encode_batch)
+        return self.latents_from(self.posterior(pixels), draw)
 
     def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
         """`text` (N, L, width), and `mask` (N, L) where texts differ in length.
@@ -123,13 +158,55 @@ class OvisU1:
         The blank image beside a prompt has the size of the pair's. An empty prompt is the model's
         own request for any image, which guidance leads away from.
         """
+        return self.conditions(self.encode_texts(prompts, geometry), geometry)
+
+    # -- the CachedWork protocol ----------------------------------------------------------------
+
+    @torch.no_grad()
+    def posterior(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, 4, h, w) of the VAE."""
+        for side in pixels.shape[-2:]:
+            if side % 16:
+                raise UserError(f"resolution={side}: give a multiple of 16 for Ovis-U1")
+        return vae_posterior(self.vae, pixels, self._encode_batch)
+
+    def latents_from(self, posterior: Tensor, draw: NoiseDraw) -> Tensor:
+        """Latents (N, 4, h, w) of posteriors (N, 2, 4, h, w)."""
+        return latents_of(posterior, self._latents, draw, self._vae_config())
+
+    def encode_texts(
+        self, prompts: Sequence[str], geometry: Sequence[Geometry]
+    ) -> list[dict[str, Tensor]]:
+        """`text` (L_i, width) of each prompt beside a blank image of its size."""
         asked = list(map(_kind_of, prompts, geometry))
         rows: dict[int, Tensor] = {}
         for size, kind in dict.fromkeys(asked):
             chosen = [i for i, one in enumerate(asked) if one == (size, kind)]
             found = states(self.text_encoder, [prompts[i] for i in chosen], size, kind)
             rows |= zip(chosen, found, strict=True)
-        return padded([rows[i] for i in range(len(prompts))])
+        return [{"text": rows[i]} for i in range(len(prompts))]
+
+    def conditions(
+        self, texts: Sequence[Mapping[str, Tensor]], geometry: Sequence[Geometry]
+    ) -> Conditioning:
+        """Texts side by side, padded where they differ in length."""
+        del geometry
+        return padded([text["text"] for text in texts])
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(4, h, w) of images of a size in pixels."""
+        config = self._vae_config()
+        block = block_size(config)
+        return config.get("latent_channels", 4), height // block, width // block
+
+    def frozen_files(self) -> dict[str, str]:
+        """sha256 by name of the folder's files: one holds all parts."""
+        return checkpoint_folder.hashes(self.folder, (".",), called="model")
+
+    def _vae_config(self) -> Mapping[str, Any]:
+        config = checkpoint_folder.read_json(self.folder / CONFIG)
+        found: Mapping[str, Any] = config[GENERATOR]["vae_config"]
+        return found
 
     @torch.no_grad()
     def encode_edits(

@@ -58,6 +58,7 @@ OTHERS = {
     "data.train.columns.preferred": "choice",
     "data.train.columns.values": "{a: image_0}",
     "data.train.template": "'a photo of {caption}'",
+    "data.cache": "cache",
     "data.validation.template": "'a photo of {caption}'",
 }
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdpo_exp import hub
+from sdpo_exp.cli.cache_settings import cache_mistakes
 from sdpo_exp.cli.train.held_out import HELD_OUT
 from sdpo_exp.config.class_values import class_value
 from sdpo_exp.config.command_line import given_keys
@@ -45,6 +46,7 @@ def check_own_files(config: DictConfig) -> list[str]:
         partial(_targets, config),
         partial(_side, config, "train"),
         partial(_side, config, "validation"),
+        partial(cache_mistakes, config),
     )
     found: dict[str, None] = {}
     for look in looks:

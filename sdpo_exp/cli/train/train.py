@@ -182,7 +182,7 @@ def _fit(
     if _is_first_rank():
         for note in notes:
             _log.info("note: %s", note)
-    module = build_module(config)
+    module = build_module(config, data.cache)
     trainer = build_trainer(config)
     if trainer.is_global_zero:
         base = getattr(module.backbone, "origin", None)
