@@ -14,66 +14,106 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sdpo_exp.cli.build import build, build_datamodule
+from sdpo_exp.cli.prepare.disk import check_disk, missing
 from sdpo_exp.cli.workers import Rank, quiet
 from sdpo_exp.data.cache_card import TEXT
-from sdpo_exp.data.cache_shards import StoredRow, shard_rows, write_rows, write_texts
+from sdpo_exp.data.cache_shards import (
+    StoredRow,
+    prompts_of,
+    shard_names,
+    shard_rows,
+    write_rows,
+    write_texts,
+)
 from sdpo_exp.data.datamodule import PairDataModule
 from sdpo_exp.data.keyed import KeyedPairs, uncropped
 from sdpo_exp.errors import BadRow, UserError
 from sdpo_exp.terminal.progress import Progress, chunks
 from sdpo_exp.types import Geometry, PairKey, PairRow, SkippedRow
 
-_IMAGES_AT_ONCE = 64
+_AT_ONCE = 64
 
 
-def encode_rows(rank: Rank, words: dict[str, Any], folder: str, todo: Sequence[str]) -> None:
-    """Write this process's share of shards of rows.
+def encode_share(rank: Rank, words: dict[str, Any], folder: str, names: Sequence[str]) -> None:
+    """Write this process's share of what is missing: every n-th shard.
 
     Args:
         rank: of the process.
         words: the configuration.
         folder: of the cache.
-        todo: all shards that are missing; it takes every n-th.
+        names: all shards of rows, there or not.
+
+    Raises:
+        UserError: pairs or model cannot be used, or the texts do not fit on the disk.
     """
-    config, data, backbone = _opened(rank, words)
-    mine, dtype = todo[rank.rank :: rank.world], getattr(torch, config.cache_dtype)
-    total = sum(len(_rows_of(name, data, config.shard)) for name in mine)
+    quiet(words["torch_threads"] or 1)
+    config, root = OmegaConf.create(words), Path(folder)
+    backbone = build(config.model, "model", loading="on_demand")
+    backbone.to(torch.device(rank.device))
+    data, dtype = build_datamodule(config), getattr(torch, config.cache_dtype)
+    todo = missing(root, names)
+    rank.barrier()  # all have looked before anyone writes
+    _encode_rows(rank, root, todo, data, backbone, config.shard, dtype)
+    rank.barrier()
+    prompts = prompts_of(root, names)
+    todo = missing(root, shard_names(TEXT, config.shard, len(prompts)))
+    if rank.rank == 0 and todo:
+        count = min(len(todo) * config.shard, len(prompts))
+        check_disk(root, _bytes_of_texts(count, prompts, data, backbone, dtype), "texts")
+    rank.barrier()
+    _encode_texts(rank, root, todo, prompts, data, backbone, config.shard, dtype)
+
+
+def _encode_rows(
+    rank: Rank,
+    folder: Path,
+    todo: Sequence[str],
+    data: PairDataModule,
+    backbone: Any,
+    shard: int,
+    dtype: torch.dtype,
+) -> None:
+    mine = todo[rank.rank :: rank.world]
+    total = sum(len(_rows_of(name, data, shard)) for name in mine)
     with Progress("images of", total, "pair", shown=rank.rank == 0) as progress:
         for name in mine:
-            part = name.partition("/")[0]
-            pairs = cached_pairs(data, part)
-            rows = _rows_of(name, data, config.shard)
+            pairs = cached_pairs(data, name.partition("/")[0])
             encoder = _Encoder(backbone, rank.device)
             stored: list[StoredRow | SkippedRow] = []
-            for row in _read(pairs, rows, config.data.get("num_workers") or 0):
+            for row in _read(pairs, _rows_of(name, data, shard), data.num_workers):
                 stored.append(encoder.take(row) if isinstance(row, PairRow) else row)
                 progress.advance()
-            write_rows(Path(folder) / name, encoder.posteriors(pairs), stored, dtype)
+            write_rows(folder / name, encoder.posteriors(pairs), stored, dtype)
 
 
-def encode_texts(
-    rank: Rank, words: dict[str, Any], folder: str, todo: Sequence[str], prompts: Sequence[str]
+def _encode_texts(
+    rank: Rank,
+    folder: Path,
+    todo: Sequence[str],
+    prompts: Sequence[str],
+    data: PairDataModule,
+    backbone: Any,
+    shard: int,
+    dtype: torch.dtype,
 ) -> None:
-    """Write this process's share of shards of texts.
-
-    Args:
-        rank: of the process.
-        words: the configuration.
-        folder: of the cache.
-        todo: all shards that are missing; it takes every n-th.
-        prompts: distinct, of all shards.
-    """
-    config, data, backbone = _opened(rank, words)
-    mine, dtype = todo[rank.rank :: rank.world], getattr(torch, config.cache_dtype)
-    place = cached_pairs(data, "train").place
-    wanted = [[prompts[i] for i in _range(name, config.shard, len(prompts))] for name in mine]
+    mine = todo[rank.rank :: rank.world]
+    wanted = [[prompts[i] for i in _range(name, shard, len(prompts))] for name in mine]
     with Progress(TEXT, sum(map(len, wanted)), "prompt", shown=rank.rank == 0) as progress:
         for name, some in zip(mine, wanted, strict=True):
+            place = cached_pairs(data, "train").place
             texts: list[Any] = []
-            for part in chunks(some, _IMAGES_AT_ONCE):
+            for part in chunks(some, _AT_ONCE):
                 texts += backbone.encode_texts(part, [place] * len(part))
                 progress.advance(len(part))
-            write_texts(Path(folder) / name, some, texts, dtype)
+            write_texts(folder / name, some, texts, dtype)
+
+
+def _bytes_of_texts(
+    count: int, prompts: Sequence[str], data: PairDataModule, backbone: Any, dtype: torch.dtype
+) -> int:
+    """As if all were as long as the longest."""
+    (text,) = backbone.encode_texts([max(prompts, key=len)], [cached_pairs(data, "train").place])
+    return count * sum(int(value.numel()) * dtype.itemsize for value in text.values())
 
 
 class CachedPairs(Dataset["PairRow | SkippedRow | UserError"]):
@@ -140,7 +180,7 @@ class _Encoder:
         if digest not in self._numbers:
             self._numbers[digest] = len(self._numbers)
             self._waiting.append(pixels)
-            if len(self._waiting) == _IMAGES_AT_ONCE:
+            if len(self._waiting) == _AT_ONCE:
                 self._encode()
         return self._numbers[digest]
 
@@ -149,14 +189,6 @@ class _Encoder:
             pixels = torch.stack(self._waiting).to(self._device)
             self._found.append(self._backbone.posterior(pixels).cpu())
             self._waiting = []
-
-
-def _opened(rank: Rank, words: dict[str, Any]) -> tuple[Any, PairDataModule, Any]:
-    quiet(words["torch_threads"] or 1)
-    config = OmegaConf.create(words)
-    backbone = build(config.model, "model", loading="on_demand")
-    backbone.to(torch.device(rank.device))
-    return config, build_datamodule(config), backbone
 
 
 def _rows_of(name: str, data: PairDataModule, shard: int) -> range:

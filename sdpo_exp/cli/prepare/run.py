@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from omegaconf import DictConfig
 from sdpo_exp.cli.build import build, build_datamodule
 from sdpo_exp.cli.cache_settings import settings_of
 from sdpo_exp.cli.environment import describe_environment
-from sdpo_exp.cli.prepare.encoding import cached_pairs, encode_rows, encode_texts
+from sdpo_exp.cli.prepare.disk import check_disk, missing, told
+from sdpo_exp.cli.prepare.encoding import cached_pairs, encode_share
 from sdpo_exp.cli.printed import word
 from sdpo_exp.cli.workers import (
     count_devices,
@@ -50,23 +50,16 @@ def prepare_into(config: DictConfig, folder: Path) -> None:
     _begin(folder, card)
     device = resolve_device(config.device)
     count, words = count_devices(device, config.devices), without_hydra(config)
+    names = [n for part in PARTS for n in shard_names(part, card.shard, card.pairs[part])]
     try:
-        names = [n for part in PARTS for n in shard_names(part, card.shard, card.pairs[part])]
-        todo = _missing(folder, names)
-        _check_disk(folder, _bytes_of_rows(todo, card, data, backbone), "images")
-        if todo:
-            run_on_devices(encode_rows, device, min(count, len(todo)), words, str(folder), todo)
-        prompts = prompts_of(folder, names)
-        texts = shard_names(TEXT, card.shard, len(prompts))
-        if todo := _missing(folder, texts):
-            _check_disk(folder, _bytes_of_texts(todo, card, prompts, data, backbone), "texts")
-            count = min(count, len(todo))
-            run_on_devices(encode_texts, device, count, words, str(folder), todo, prompts)
+        check_disk(folder, _bytes_of_rows(missing(folder, names), card, data, backbone), "images")
+        run_on_devices(encode_share, device, min(count, len(names)), words, str(folder), names)
     except KeyboardInterrupt:
         raise UserError(
             "interrupted; what is written stays, and the same command goes on"
         ) from None
-    _finish(folder, card, [*names, *texts], len(prompts))
+    prompts = len(prompts_of(folder, names))
+    _finish(folder, card, [*names, *shard_names(TEXT, card.shard, prompts)], prompts)
 
 
 def _card(config: DictConfig, data: PairDataModule, backbone: Any) -> CacheCard:
@@ -101,55 +94,23 @@ def _begin(folder: Path, card: CacheCard) -> None:
         raise UserError(f"out={folder}: cannot be written ({first_line(error)})") from None
 
 
-def _missing(folder: Path, names: Sequence[str]) -> list[str]:
-    return [name for name in names if not (folder / name).is_file()]
-
-
 def _bytes_of_rows(
     todo: Sequence[str], card: CacheCard, data: PairDataModule, backbone: Any
 ) -> int:
     """At most, where no two images are alike."""
     if not todo:
         return 0
-    height, width = image_size(data)
+    height, width = _image_size(data)
     channels, rows, columns = backbone.latent_shape(height, width)
     image = 2 * channels * rows * columns * _BYTES[card.dtype]
     most = sum(min(card.shard, card.pairs[name.partition("/")[0]]) for name in todo)
     return 2 * image * most + _HEAD * len(todo)
 
 
-def _bytes_of_texts(
-    todo: Sequence[str],
-    card: CacheCard,
-    prompts: Sequence[str],
-    data: PairDataModule,
-    backbone: Any,
-) -> int:
-    """By the longest of the first prompts."""
-    some = sorted(prompts[:1000], key=len)[-1:]
-    (text,) = backbone.encode_texts(some, [cached_pairs(data, "train").place])
-    one = sum(v.numel() * _BYTES[card.dtype] for v in text.values())
-    return one * min(len(todo) * card.shard, len(prompts)) + _HEAD * len(todo)
-
-
-def image_size(data: PairDataModule) -> tuple[int, int]:
+def _image_size(data: PairDataModule) -> tuple[int, int]:
     """Height and width of the images as trained on."""
     place = cached_pairs(data, "train").place
     return place.height, place.width
-
-
-def _check_disk(folder: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    _log.info("%s: at most %s to write, %s free", what, _told(needed), _told(free))
-    if needed > free:
-        raise UserError(
-            f"out={folder}: the {what} need up to {_told(needed)}, and the disk has {_told(free)}; "
-            "nothing more was written. Give out= on another disk, or cache_dtype=bfloat16"
-        )
-
-
-def _told(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _finish(folder: Path, card: CacheCard, names: Sequence[str], prompts: int) -> None:
@@ -180,7 +141,7 @@ def _readme(card: CacheCard, prompts: int) -> str:
     return f"""# A cache of frozen work
 
 VAE posteriors (mean and standard deviation) of {card.pairs["train"]} training and
-{card.pairs["validation"]} held-out pairs and text conditions of {prompts} prompts, {_told(size)}.
+{card.pairs["validation"]} held-out pairs and text conditions of {prompts} prompts, {told(size)}.
 For training with the same words and `data.cache=` this folder.
 
 {exact}
