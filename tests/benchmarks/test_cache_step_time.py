@@ -24,6 +24,19 @@ def test_steps_with_and_without_a_cache_are_timed_side_by_side(tmp_path: Path) -
         assert told["losses_equal"] is True
 
 
+def test_the_page_has_the_ratios_of_the_gpu() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "gpu_h100.json").read_text())
+    most = {"sd15-full": 16, "sdxl-lora": 4}
+    took = {
+        (cell["group"], cell["way"]): cell["seconds"]
+        for cell in found["cells"]
+        if "seconds" in cell and cell["pairs"] == most[cell["group"]]
+    }
+    page = (ROOT / "docs" / "cache.md").read_text()
+    for group, way in (("sd15-full", "eager"), ("sd15-full", "compiled"), ("sdxl-lora", "eager")):
+        assert f"{took[group, way] / took[group, f'{way}, cached']:.2f} times" in page
+
+
 def test_the_page_has_the_recorded_ratios() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "cache_step_time.json").read_text())
     page = " ".join((ROOT / "docs" / "cache.md").read_text().split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,14 @@ def test_bfloat16_is_within_a_hundredth(root: Path, live: list[float]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["sdxl", "ovis_image"])
+@pytest.mark.parametrize("model", ["sdxl", "ovis_image", "ovis_u1"])
 def test_other_families_train_from_a_cache_as_without(root: Path, model: str) -> None:
-    (save_sdxl if model == "sdxl" else save_ovis_image)(root / model)
+    save: dict[str, Callable[[Path], Any]] = {
+        "sdxl": save_sdxl, "ovis_image": save_ovis_image, "ovis_u1": ovis_u1.write
+    }  # fmt: skip
+    save[model](root / model)
     lead = (f"model={model}", f"model.pretrained={model}", "resolution=32", *DATA)
-    lead += ("model.vae=null", "optimizer=adamw")
+    lead += ("optimizer=adamw", *(["model.vae=null"] if model != "ovis_u1" else []))
     done = here(root, main, *lead, f"out=of-{model}")
     assert done.returncode == 0, done.stderr
     cached = losses(root, f"data.cache=of-{model}", steps=2, lead=lead)
