@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def wanted(files: Sequence[str]) -> list[str]:
     return [file for file in files if file.endswith((".safetensors", ".json", ".txt"))]
 
 
+@dataclass(frozen=True)
 class OvisU1Files:
     """What the check of a configuration asks of a family; see `families.ModelFiles`."""
 
