@@ -290,3 +290,28 @@ def test_the_comparison_trains_evaluates_and_compares_and_then_does_nothing_twic
     again = python(tmp_path, script, *small, nested=True)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {f: f.stat().st_mtime_ns for f in scores} == scores
+
+
+def test_the_flow_world_s_numbers_are_its_report_s() -> None:
+    """Reward, winner drift, margin and lambda of each cell, rounded."""
+    folder = ROOT / "experiments" / "flow_world"
+    shown, found = (
+        [line.split("|") for line in (folder / name).read_text().splitlines() if "|" in line]
+        for name in ("README.md", "report.md")
+    )
+    cells = {
+        "dpo, safeguard off, lr 5e-5": "dpo lr=5e-05 / off",
+        "dpo, safeguard off, lr 2e-5": "dpo lr=2e-05 / off",
+        "dpo, safeguard on": "dpo / on",
+        "dpo, projection": "dpo / projection",
+        "sft": "sft / off",
+    }
+    told = {row[1].strip(): row for row in shown}
+    measured = {row[1].strip(): row for row in found if len(row) > 9 and "[" in row[3]}
+    for cell, theirs in cells.items():
+        ours = told[cell][2:6] if cell != "sft" else told[cell][2:5]
+        numbers = [float(text.split()[0]) for text in ours]
+        expected = [float(text.split()[0]) for text in measured[theirs][3:7]]
+        assert numbers == pytest.approx(expected[: len(numbers)], abs=6e-3), cell
+        rounded = [f"{value:+.3f}" for value in expected[:3]]
+        assert [text.split()[0] for text in ours[:3]] == rounded, cell
