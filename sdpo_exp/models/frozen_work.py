@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -97,6 +98,10 @@ class FrozenWork:
         if "vae" in vars(self):
             config: Mapping[str, Any] = self.vae.config
             return config
+        return self._stored_vae_config
+
+    @cached_property
+    def _stored_vae_config(self) -> Mapping[str, Any]:
         return checkpoint_folder.read_json(self._vae_folder / "config.json")
 
     def _encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

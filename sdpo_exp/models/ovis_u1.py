@@ -6,6 +6,7 @@ Loaded from a folder in the released layout, and written back to one. No code of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,6 +205,13 @@ class OvisU1:
         return checkpoint_folder.hashes(self.folder, (".",), called="model")
 
     def _vae_config(self) -> Mapping[str, Any]:
+        if "vae" in vars(self):
+            config: Mapping[str, Any] = self.vae.config
+            return config
+        return self._stored_vae_config
+
+    @cached_property
+    def _stored_vae_config(self) -> Mapping[str, Any]:
         config = checkpoint_folder.read_json(self.folder / CONFIG)
         found: Mapping[str, Any] = config[GENERATOR]["vae_config"]
         return found
