@@ -85,7 +85,7 @@ def train_base(folder: Path, pairs: Path, seed: int, steps: int = 300) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])  # docs/real_models.md has seed 1, too
 def test_lora_learns_real_photographs_and_the_winners_do_not_suffer(
     tmp_path: Path, seed: int
 ) -> None:

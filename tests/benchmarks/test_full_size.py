@@ -12,7 +12,7 @@ import torch
 from benchmarks import step_time
 from benchmarks.full_size import PARAMETERS, UNETS, build_unet
 from sdpo_exp.models.tuning import LoraTuning
-from tests.cli.command import ROOT, here, python
+from tests.cli.command import ROOT, python
 
 SCRIPT = ROOT / "benchmarks" / "step_time.py"
 
@@ -45,13 +45,17 @@ def test_without_a_gpu_full_size_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_script_measures_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_measures_its_cells(tmp_path: Path) -> None:
     """Two of the eight, one of them compiled; each in a process of its own."""
     assert len(step_time.CELLS) == 8
-    monkeypatch.setattr(step_time, "CELLS", [step_time.CELLS[0], step_time.CELLS[-1]])
+    two = (
+        "from benchmarks import step_time\n"
+        "step_time.CELLS = step_time.CELLS[:2]\n"
+        "step_time.main()"
+    )
     out = tmp_path / "result.json"
-    words = ("--model", "sdxl", "--small", "--steps", "1", "--warm-up", "1", "--out", str(out))
-    done = here(tmp_path, step_time.main, *words)
+    words = ("--model", "sd15", "--small", "--steps", "1", "--warm-up", "1", "--out", str(out))
+    done = python(ROOT, "-c", two, *words, nested=True)
     assert done.returncode == 0, done.stderr
     content = json.loads(out.read_text())
     assert content["size"] == "small"

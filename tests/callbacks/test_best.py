@@ -260,7 +260,7 @@ class _ToldApart(Told):
 @pytest.mark.slow
 def test_one_rank_decides_for_all(tmp_path: Path) -> None:
     chosen = [BestCheckpoint(str(tmp_path)), _ToldApart({0: 0.5, 2: 0.8, 4: 0.7})]
-    options: Any = {"devices": 2, "strategy": "ddp_spawn", "enable_checkpointing": True}
+    options: Any = {"devices": 2, "strategy": "ddp_fork", "enable_checkpointing": True}
     trainer = small_trainer(tmp_path, chosen, max_steps=4, **options)
     trainer.fit(small_module(), datamodule=small_data(micro_batch=2, max_steps=4))
     assert (kept(tmp_path)[0], kept(tmp_path)[1]["value"]) == (2, 0.8)

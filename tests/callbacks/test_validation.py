@@ -216,7 +216,7 @@ class _Ranks(Recorder):
 def _two_ranks(folder: Path, data: Any) -> list[dict[int, dict[str, float]]]:
     folder.mkdir()
     chosen = [ValidationMetrics(2), _Ranks(folder)]
-    trainer = small_trainer(folder, chosen, max_steps=3, devices=2, strategy="ddp_spawn")
+    trainer = small_trainer(folder, chosen, max_steps=3, devices=2, strategy="ddp_fork")
     trainer.fit(small_module(), datamodule=data)
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
 

@@ -142,7 +142,7 @@ class _GatherCheck(WinnerLossTrajectory):
 @pytest.mark.slow
 def test_two_ranks_report_the_window_of_both(tmp_path: Path) -> None:
     trainer = small_trainer(
-        tmp_path, [_GatherCheck(tmp_path)], max_steps=1, devices=2, strategy="ddp_spawn"
+        tmp_path, [_GatherCheck(tmp_path)], max_steps=1, devices=2, strategy="ddp_fork"
     )
     trainer.fit(small_module(), datamodule=small_data(micro_batch=2))
     seen = [torch.cat(torch.load(tmp_path / f"rank{rank}.pt")) for rank in (0, 1)]
@@ -155,7 +155,7 @@ def test_two_ranks_report_the_window_of_both(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     module = small_module()
-    trainer = small_trainer(tmp_path, max_steps=3, devices=2, strategy="ddp_spawn")
+    trainer = small_trainer(tmp_path, max_steps=3, devices=2, strategy="ddp_fork")
     trainer.fit(module, datamodule=small_data(micro_batch=2))
     alone = small_module()
     small_trainer(tmp_path, max_steps=3).fit(alone, datamodule=small_data(micro_batch=8))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 from torchmetrics import MetricCollection
 
 from sdpo_exp.evaluation.per_prompt import PerPromptScore
@@ -150,5 +150,5 @@ def gather(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_gather_uneven_repeated_and_empty_shares(tmp_path: Path) -> None:
-    spawn(gather, args=(str(tmp_path),), nprocs=2)
+    start_processes(gather, args=(str(tmp_path),), nprocs=2, start_method="fork")
     assert {path.name for path in tmp_path.glob("done_*")} == {"done_0", "done_1"}

@@ -179,6 +179,7 @@ def test_a_metric_added_later_joins_the_others(base: tuple[Path, str], tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_two_processes_give_what_one_gives(base: tuple[Path, str], tmp_path: Path) -> None:
     evaluated(tmp_path, *SMALL, "folder=two", "n=2", "devices=2", "score_batch=2")
     assert values(tmp_path / "two") == pytest.approx(values(base[0]), abs=1e-2)

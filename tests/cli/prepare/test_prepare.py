@@ -274,6 +274,7 @@ def test_a_killed_command_leaves_whole_files_and_goes_on_with_the_rest(root: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_two_processes_make_the_cache_of_one(root: Path) -> None:
     assert here(root, main, *WORDS, "shard=4", "out=one").returncode == 0
     done = here(root, main, *WORDS, "shard=4", "out=two", "device=cpu", "devices=2")

@@ -296,6 +296,7 @@ def test_pixels_are_rounded_to_the_nearest_level() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_several_processes_score_the_same(tmp_path: Path) -> None:
     one = relabel(tmp_path / "one", *TINY, bright=fake())
     two = relabel(tmp_path / "two", *TINY, "devices=2", bright=fake())
