@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest
+# What the fast tests passed on: the hash of all that they could depend on.
+TESTED := $(VENV)/.tested
+SOURCES := Makefile pyproject.toml constraints.txt *.md benchmarks conf docs experiments hydra_plugins sdpo_exp tests
+TREE := find $(SOURCES) -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all test-gpu lint format ablation smoke
@@ -24,10 +28,15 @@ run: $(STAMP)  ## Train on the embedded world: dpo, safeguard on (ARGS="objectiv
 	$(BIN)/python -m sdpo_exp $(ARGS)
 
 test: $(STAMP)  ## The fast tests.
+	@rm -f $(TESTED)
 	$(PYTEST) -n 2 -m "not slow" $(ARGS)
+	@test -n "$(ARGS)" || $(TREE) > $(TESTED)
 
-test-all: $(STAMP)  ## All tests, with those that take minutes.
-	$(PYTEST) -n 2 $(ARGS)
+test-all: $(STAMP)  ## All tests, with those that take minutes; what `make test` has just passed is not repeated.
+	@if test -s $(TESTED) && test "$$($(TREE))" = "$$(cat $(TESTED))"; then \
+	  echo 'the fast tests have passed on these very files: the slow ones'; \
+	  $(PYTEST) -n 2 -m slow $(ARGS); \
+	else $(PYTEST) -n 2 $(ARGS); fi
 
 test-gpu: $(STAMP)  ## The tests that need a GPU; without one they are skipped.
 	$(PYTEST) -rs tests/gpu $(ARGS)

@@ -1,6 +1,6 @@
 """The default run learns, and the safeguard prevents what plain DPO does to winners and images.
 
-The full default run, and the half of the one without the safeguard: what README's table shows,
+The full default training, and a part of the one without the safeguard: what README's table shows,
 within the spread over seeds.
 """
 
@@ -26,7 +26,7 @@ def outcome(folder: Path, safeguard: str, *less: str) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_the_default_run_learns_and_harms_neither_winner_nor_images(tmp_path: Path) -> None:
-    on = outcome(tmp_path, "on")
+    on = outcome(tmp_path, "on", "evaluation.n=128")
     assert on["implicit_accuracy"] > 0.65
     assert on["margin"] > 0.008
     assert on["winner_minus_ref"] < 0.002
@@ -35,7 +35,7 @@ def test_the_default_run_learns_and_harms_neither_winner_nor_images(tmp_path: Pa
 
 @pytest.mark.slow
 def test_without_the_safeguard_winner_and_images_get_worse(tmp_path: Path) -> None:
-    off = outcome(tmp_path, "off", "max_steps=120", "evaluation.n=96")
+    off = outcome(tmp_path, "off", "max_steps=100", "evaluation.n=64")
     assert off["implicit_accuracy"] > 0.65
     assert off["winner_minus_ref"] > 0.03
     assert off["reward"] < -0.02  # this seed -0.126, standard error over captions 0.022

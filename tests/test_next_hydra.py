@@ -19,8 +19,7 @@ SUITES = {
     "runs": (
         "tests/launchers/test_launched_sweeps.py", "tests/cli/train/test_sweep.py",
         "tests/cli/train/test_from_python.py", "-k",
-        "(basic_launchers_numbers and joblib) or search_goes_on or failing_cell or own_command"
-        " or interrupt or leaves_the_folder or own_config",
+        "search_goes_on or failing_cell or own_command or leaves_the_folder",
     ),
     "checks": (
         "tests/config/test_hydra_versions.py",

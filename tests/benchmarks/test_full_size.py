@@ -49,9 +49,7 @@ def test_the_script_measures_its_cells(tmp_path: Path) -> None:
     """Two of the eight, one of them compiled; each in a process of its own."""
     assert len(step_time.CELLS) == 8
     two = (
-        "from benchmarks import step_time\n"
-        "step_time.CELLS = step_time.CELLS[:2]\n"
-        "step_time.main()"
+        "from benchmarks import step_time\nstep_time.CELLS = step_time.CELLS[:2]\nstep_time.main()"
     )
     out = tmp_path / "result.json"
     words = ("--model", "sd15", "--small", "--steps", "1", "--warm-up", "1", "--out", str(out))

@@ -47,7 +47,7 @@ def rows(folder: Path) -> dict[str, list[dict[str, str]]]:
 @pytest.mark.parametrize(
     "launcher",
     [
-        ("joblib", "hydra.launcher.n_jobs=2"),
+        ("joblib", "hydra.launcher.n_jobs=1"),
         ("submitit_local",),
         ("ray", "hydra.launcher.num_cpus=2"),
     ],
