@@ -38,7 +38,7 @@ from sdpo_exp.types import PairKey
 from tests.checkpoints import BETAS, clip_tokenizer
 
 RESULT = Path(__file__).parent / "results" / "cache_step_time.json"
-MICRO_BATCH = 4
+PAIRS = (4, 16)  # of a step
 TUNINGS = ("full", "lora")
 
 
@@ -89,11 +89,11 @@ def make_pairs(folder: Path, count: int, side: int) -> None:
     (folder / "captions.csv").write_text("\n".join(["file,caption", *lines]))
 
 
-def composed(name: str, folder: Path, side: int, *more: str) -> Any:
+def composed(name: str, folder: Path, side: int, pairs: int, *more: str) -> Any:
     """The configuration of the training, or of the command that makes its cache."""
     words = ["model=sd15", f"model.pretrained={folder / 'sd15'}", "data=folder",
              f"data.train.path={folder / 'pairs'}", f"resolution={side}", "data.num_workers=0",
-             f"data.micro_batch={MICRO_BATCH}", f"effective_batch={MICRO_BATCH}",
+             f"data.micro_batch={pairs}", f"effective_batch={pairs}",
              "torch_threads=1", "trainer.precision=32-true"]  # fmt: skip
     found = compose_cell(name, [*words, *more])
     assert found.config is not None, found.problems
@@ -107,11 +107,11 @@ def stepper(config: Any) -> Callable[[int], tuple[float, float]]:
     module = build_module(config, data.cache)
     rows = data._keyed(data.train, 0, 0.0)
     optimizer = module.make_optimizer([p for p in module.policy.parameters() if p.requires_grad])
-    size = len(data.train)
+    size, pairs = len(data.train), config.effective_batch
 
     def step(number: int) -> tuple[float, float]:
         began = time.perf_counter()
-        places = range(number * MICRO_BATCH, (number + 1) * MICRO_BATCH)
+        places = range(number * pairs, (number + 1) * pairs)
         read = [rows[PairKey(0, place, place % size)] for place in places]
         batch = collate([row for row in read if isinstance(row, KeyedRow)])
         loss = module.training_step(batch, number)["loss"]
@@ -124,26 +124,31 @@ def stepper(config: Any) -> Callable[[int], tuple[float, float]]:
 
 
 def measure(folder: Path, side: int, steps: int, warm_up: int) -> dict[str, Any]:
-    """Both ways of tuning, by one cache."""
+    """Both ways of tuning, at few and more pairs a step, by one cache."""
     make_checkpoint(folder / "sd15")
     make_pairs(folder / "pairs", 64, side)
     cache = folder / "cache"
-    prepare_into(composed("prepare", folder, side, f"out={cache}"), cache)
+    prepare_into(composed("prepare", folder, side, PAIRS[0], f"out={cache}"), cache)
     return {
         "model": "SD 1.5's format at an eighth of its widths",
         "resolution": side,
-        "micro_batch": MICRO_BATCH,
         "steps": steps,
-        "tuning": {name: side_by_side(folder, side, steps, warm_up, name) for name in TUNINGS},
+        "cells": [
+            side_by_side(folder, side, steps, warm_up, tuning, pairs)
+            for tuning in TUNINGS
+            for pairs in PAIRS
+        ],
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(),
                     "threads": torch.get_num_threads(), "torch": torch.__version__,
                     "python": platform.python_version()},
     }  # fmt: skip
 
 
-def side_by_side(folder: Path, side: int, steps: int, warm_up: int, tuning: str) -> dict[str, Any]:
+def side_by_side(
+    folder: Path, side: int, steps: int, warm_up: int, tuning: str, pairs: int
+) -> dict[str, Any]:
     """Seconds of a step of either kind, medians over alternating steps."""
-    words = ("train", folder, side, f"tuning={tuning}")
+    words = ("train", folder, side, pairs, f"tuning={tuning}")
     kinds = {
         "live": stepper(composed(*words)),
         "cached": stepper(composed(*words, f"data.cache={folder / 'cache'}")),
@@ -159,6 +164,8 @@ def side_by_side(folder: Path, side: int, steps: int, warm_up: int, tuning: str)
     medians = {name: statistics.median(took) for name, took in seconds.items()}
     ratios = [a / b for a, b in zip(seconds["live"], seconds["cached"], strict=True)]
     return {
+        "tuning": tuning,
+        "pairs": pairs,
         "seconds": medians,
         "ratio": medians["live"] / medians["cached"],
         "ratio_quartiles": statistics.quantiles(ratios, n=4),
@@ -179,11 +186,13 @@ def main() -> None:
         sizes = arguments.resolution, arguments.steps, arguments.warm_up
         found = measure(Path(folder), *sizes)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
-    for tuning, told in found["tuning"].items():
-        seconds = told["seconds"]
-        print(f"{tuning}: a step takes {seconds['live']:.3f} s without the cache, "
-              f"{seconds['cached']:.3f} s with it; ratio {told['ratio']:.2f}")  # fmt: skip
-    if not all(told["losses_equal"] for told in found["tuning"].values()):
+    for cell in found["cells"]:
+        seconds = cell["seconds"]
+        print(
+            f"{cell['tuning']}, {cell['pairs']} pairs: {seconds['live']:.3f} s a step without "
+            f"the cache, {seconds['cached']:.3f} s with it; ratio {cell['ratio']:.2f}"
+        )
+    if not all(cell["losses_equal"] for cell in found["cells"]):
         sys.exit("the losses differ")
 
 
