@@ -20,17 +20,11 @@ from sdpo_exp.types import Conditioning, Geometry
 EmptyPrompt = Literal["encoded", "zeros"]
 
 
-class FrozenWork:
-    """From pixels to latents and from prompts to conditions; `LatentBackbone` has the parts."""
+class VaeWork:
+    """From pixels to latents, by posteriors that a cache can keep; the VAE need not be loaded."""
 
-    FAMILY: ClassVar[Family]
     vae: AutoencoderKL
-    folder: Path
-    _variant: str | None
-    _vae_folder: Path
-    _vae_variant: str | None
     _latents: Latents
-    _empty_prompt: EmptyPrompt
     _encode_batch: int
 
     def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
@@ -41,6 +35,47 @@ class FrozenWork:
         """
         return self.latents_from(self.posterior(pixels), draw)
 
+    @torch.no_grad()
+    def posterior(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, C, h, w) of the VAE."""
+        return vae_posterior(self.vae, pixels, self._encode_batch, self._patch())
+
+    def latents_from(self, posterior: Tensor, draw: NoiseDraw) -> Tensor:
+        """Latents (N, C, h, w) of posteriors (N, 2, C, h, w)."""
+        return latents_of(posterior, self._latents, draw, self._vae_config())
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of images of a size in pixels."""
+        config = self._vae_config()
+        block = block_size(config)
+        return config.get("latent_channels", 4), height // block, width // block
+
+    def _vae_config(self) -> Mapping[str, Any]:
+        if "vae" in vars(self):
+            config: Mapping[str, Any] = self.vae.config
+            return config
+        return self._stored_vae_config
+
+    @cached_property
+    def _stored_vae_config(self) -> Mapping[str, Any]:
+        """As the files say it."""
+        raise NotImplementedError
+
+    def _patch(self) -> int:
+        """Latents per token in each direction, of which sides must be multiples."""
+        return 1
+
+
+class FrozenWork(VaeWork):
+    """The same, and from prompts to conditions; `LatentBackbone` has the parts."""
+
+    FAMILY: ClassVar[Family]
+    folder: Path
+    _variant: str | None
+    _vae_folder: Path
+    _vae_variant: str | None
+    _empty_prompt: EmptyPrompt
+
     def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
         """Named tensors with a row per prompt; a repeated prompt is encoded once."""
         distinct = list(dict.fromkeys(prompts))
@@ -48,15 +83,6 @@ class FrozenWork:
         return self.conditions([rows[prompt] for prompt in prompts], geometry)
 
     # -- the CachedWork protocol ----------------------------------------------------------------
-
-    @torch.no_grad()
-    def posterior(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, C, h, w) of the VAE."""
-        return vae_posterior(self.vae, pixels, self._encode_batch, self.FAMILY.patch)
-
-    def latents_from(self, posterior: Tensor, draw: NoiseDraw) -> Tensor:
-        """Latents (N, C, h, w) of posteriors (N, 2, C, h, w)."""
-        return latents_of(posterior, self._latents, draw, self._vae_config())
 
     @torch.no_grad()
     def encode_texts(
@@ -82,23 +108,14 @@ class FrozenWork:
         cond = {name: torch.stack([text[name] for text in texts]) for name in texts[0]}
         return cond | self._geometry_conditions(geometry, next(iter(cond.values())).device)
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of images of a size in pixels."""
-        config = self._vae_config()
-        block = block_size(config)
-        return config.get("latent_channels", 4), height // block, width // block
-
     def frozen_files(self) -> dict[str, str]:
         """sha256 by name of the files that VAE, text encoders and tokenizers are loaded from."""
         text = checkpoint_folder.hashes(self.folder, self.FAMILY.text_parts, self._variant)
         folder, name = self._vae_folder.parent, self._vae_folder.name
         return text | checkpoint_folder.hashes(folder, (name,), self._vae_variant, called="vae")
 
-    def _vae_config(self) -> Mapping[str, Any]:
-        if "vae" in vars(self):
-            config: Mapping[str, Any] = self.vae.config
-            return config
-        return self._stored_vae_config
+    def _patch(self) -> int:
+        return self.FAMILY.patch
 
     @cached_property
     def _stored_vae_config(self) -> Mapping[str, Any]:

@@ -19,8 +19,8 @@ from sdpo_exp import hub
 from sdpo_exp.bounds import PositiveInt
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models import checkpoint_folder, lora, ovis_files
-from sdpo_exp.models.families import block_size
 from sdpo_exp.models.flow_process import FlowProcess, Shift
+from sdpo_exp.models.frozen_work import VaeWork
 from sdpo_exp.models.ovis_conditions import (
     EditConditions,
     edit_conditions,
@@ -37,9 +37,7 @@ from sdpo_exp.models.vae_latents import (
     Latents,
     Loading,
     VaeDtype,
-    latents_of,
     vae_dtype_on,
-    vae_posterior,
 )
 from sdpo_exp.models.yak.checkpoint import VAE, read_config, read_prefix, write_prefixed
 from sdpo_exp.models.yak.config import YakConfig
@@ -52,7 +50,7 @@ _KEY = "model.pretrained"
 _PARTS = ("denoiser", "vae", "text_encoder")
 
 
-class OvisU1:
+class OvisU1(VaeWork):
     """Ovis-U1 as a text-to-image model whose Yak transformer is tuned.
 
     Args:
@@ -73,7 +71,6 @@ class OvisU1:
 
     FAMILY = OvisU1Files()
     denoiser: YakTransformer
-    vae: AutoencoderKL
     text_encoder: OvisTextEncoder
     _device: torch.device | None = None
 
@@ -145,14 +142,6 @@ class OvisU1:
         if "text_encoder" in vars(self):
             self.text_encoder.to(device)
 
-    def encode_images(self, pixels: Tensor, draw: NoiseDraw) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> float32 latents (N, 4, H/8, W/8).
-
-        Raises:
-            UserError: height or width is no multiple of 16.
-        """
-        return self.latents_from(self.posterior(pixels), draw)
-
     def encode_prompts(self, prompts: Sequence[str], geometry: Sequence[Geometry]) -> Conditioning:
         """`text` (N, L, width), and `mask` (N, L) where texts differ in length.
 
@@ -165,15 +154,15 @@ class OvisU1:
 
     @torch.no_grad()
     def posterior(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, 4, h, w) of the VAE."""
+        """(N, 3, H, W) in [-1, 1] -> float32 mean and deviation (N, 2, 4, h, w) of the VAE.
+
+        Raises:
+            UserError: height or width is no multiple of 16.
+        """
         for side in pixels.shape[-2:]:
             if side % 16:
                 raise UserError(f"resolution={side}: give a multiple of 16 for Ovis-U1")
-        return vae_posterior(self.vae, pixels, self._encode_batch)
-
-    def latents_from(self, posterior: Tensor, draw: NoiseDraw) -> Tensor:
-        """Latents (N, 4, h, w) of posteriors (N, 2, 4, h, w)."""
-        return latents_of(posterior, self._latents, draw, self._vae_config())
+        return super().posterior(pixels)
 
     def encode_texts(
         self, prompts: Sequence[str], geometry: Sequence[Geometry]
@@ -194,21 +183,9 @@ class OvisU1:
         del geometry
         return padded([text["text"] for text in texts])
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(4, h, w) of images of a size in pixels."""
-        config = self._vae_config()
-        block = block_size(config)
-        return config.get("latent_channels", 4), height // block, width // block
-
     def frozen_files(self) -> dict[str, str]:
         """sha256 by name of the folder's files: one holds all parts."""
         return checkpoint_folder.hashes(self.folder, (".",), called="model")
-
-    def _vae_config(self) -> Mapping[str, Any]:
-        if "vae" in vars(self):
-            config: Mapping[str, Any] = self.vae.config
-            return config
-        return self._stored_vae_config
 
     @cached_property
     def _stored_vae_config(self) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ def main() -> None:
 
 def check_prepare(config: DictConfig) -> list[str]:
     """Mistakes of the training's own words, and of the command's."""
-    own = OmegaConf.masked_copy(config, [key for key in KEYS if key in config])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key in KEYS])
     rest = [str(key) for key in config if key not in KEYS]
     problems = check_keys(own, KEYS) + check_config(OmegaConf.masked_copy(config, rest))
     if not problems and config.data.get("cache") is not None:
@@ -42,9 +42,11 @@ def check_prepare(config: DictConfig) -> list[str]:
 def _file_check(config: DictConfig) -> list[str]:
     """What files tell, a cache in `out` among them that is of other work."""
     found = check_own_files(config)
-    folder = Path(config.out)
-    if found or not (folder / CARD).is_file():
+    if found or OmegaConf.is_missing(config, "out"):  # the latter is told elsewhere
         return found
+    folder = Path(config.out)
+    if not (folder / CARD).is_file():
+        return []
     try:
         card = read_card(folder, "out")
     except UserError as error:

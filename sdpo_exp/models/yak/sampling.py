@@ -8,48 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-
-from sdpo_exp.models.yak.latents import text_ids
+from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Tokens (B, n, c) and times (B,) -> velocity (B, n, c)."""
-
-
-class Condition(NamedTuple):
-    """What one branch is conditioned on.
-
-    Attributes:
-        txt: (B, L, C) text states.
-        cond_img, cond_img_ids: (B, m, c) clean tokens of the image to edit and their positions
-            (B, m, 3); None for a branch that does not see it.
-        guidance: (B,), of a network with `guidance_embed` only.
-    """
-
-    txt: Tensor
-    cond_img: Tensor | None = None
-    cond_img_ids: Tensor | None = None
-    guidance: Tensor | None = None
-
-
-def velocity_of(network: nn.Module, img_ids: Tensor, condition: Condition) -> Velocity:
-    """The velocity that a `YakTransformer` predicts for target tokens at `img_ids` (B, n, 3).
-
-    Image tokens are handed over in the dtype of the text states.
-    """
-    txt = condition.txt
-    ids = text_ids(txt.shape[1], txt.shape[0], txt.device)
-
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return network(
-            x.to(txt.dtype), img_ids, txt, ids, t, condition.guidance,
-            condition.cond_img, condition.cond_img_ids,
-        )  # fmt: skip
-
-    return velocity
 
 
 def sample_t2i(

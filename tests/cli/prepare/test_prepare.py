@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from sdpo_exp.models.cached import CachedBackbone
 from sdpo_exp.models.ovis_u1 import OvisU1
 from sdpo_exp.types import Geometry
 from tests.checkpoints import save_sd15, save_sdxl
-from tests.cli.command import here, metric_rows, python, run
+from tests.cli.command import ROOT, here, looking, metric_rows, python, run
 from tests.data.pictures import cut
 from tests.models.ovis_u1 import folder as ovis_u1
 from tests.ovis_image import save_ovis_image
@@ -192,6 +194,35 @@ def test_a_training_takes_no_other_pairs_no_other_weights_and_no_torn_file(
     file.write_bytes(file.read_bytes()[:-1])
     done = run(root, *WORDS, f"data.cache={torn}")
     assert f"{file}: missing, or not as it was written" in done.stderr
+
+
+def test_mistakes_are_told_at_once_and_without_torch(tmp_path: Path) -> None:
+    words = ("cache_dtype=float16", "shard=0", "objective.betta=3", "model=sd15")
+    done = looking(tmp_path, "prepare.prepare", *words)
+    for fragment in (
+        "4 mistakes",
+        "out: a value is required",
+        "cache_dtype: must be 'float32' or 'bfloat16', got 'float16'",
+        "shard: must be greater than or equal to 1",
+        "did you mean 'objective.beta'",
+    ):
+        assert fragment in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "LOADED []" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_follow_on_each_other(root: Path) -> None:
+    page = (ROOT / "docs" / "cache.md").read_text()
+    (shown,) = (body for body in re.findall(r"```text\n(.*?)```", page, re.DOTALL))
+    make, train = (shlex.split(line) for line in shown.strip().splitlines())
+    assert (make[2], train[2]) == ("sdpo_exp.prepare", "sdpo_exp")
+    limits = [word for word in WORDS if word not in make]
+    done = here(root, main, *make[3:], *limits)
+    assert done.returncode == 0, done.stderr
+    done = run(root, *train[3:], *limits, "max_steps=1", "run_dir=of-the-page")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_has_the_keys_of_a_training() -> None:

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from sdpo_exp.models.yak import YakConfig
-from sdpo_exp.models.yak.latents import grid_ids, schedule
+from sdpo_exp.models.yak.latents import grid_ids, schedule, text_ids
 from sdpo_exp.models.yak.sampling import (
-    Condition,
     Velocity,
     sample_edit,
     sample_t2i,
-    velocity_of,
 )
 from tests.models.yak.tiny import tiny_inputs, tiny_network
 
@@ -89,14 +87,11 @@ def test_branches_have_texts_of_their_own_length() -> None:
     prompt, request = (tiny_inputs(seed, length=n)["txt"] for seed, n in ((1, 7), (2, 3)))
     source = tiny_inputs(3, cond=(2, 3))
     image = (source["cond_img"], source["cond_img_ids"])
-    full, no_text, bare = (
-        velocity_of(network, ids, condition)
-        for condition in (
-            Condition(prompt, *image),
-            Condition(request, *image),
-            Condition(request),
-        )
-    )
+
+    def branch(txt: Tensor, *image: Tensor) -> Velocity:
+        return lambda x, t: network(x, ids, txt, text_ids(txt.shape[1], 2), t, None, *image)
+
+    full, no_text, bare = branch(prompt, *image), branch(request, *image), branch(request)
     times = torch.tensor([1.0, 0.4, 0.0])
     found = sample_edit(NOISE, times, full, no_text, bare, 2.0, 3.0)
     x = NOISE
