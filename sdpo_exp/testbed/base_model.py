@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,90 +14,137 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sdpo_exp.errors import UserError
 from sdpo_exp.models.pixel_backbone import PixelBackbone
-from sdpo_exp.models.tiny import build_tiny
-from sdpo_exp.models.tiny_flow import build_tiny_flow
-from sdpo_exp.testbed.attributes import split_scenes
+from sdpo_exp.testbed.attributes import Scene, split_scenes
 from sdpo_exp.testbed.captions import VOCABULARY, caption
+from sdpo_exp.testbed.recipes import BUILDERS, Hyperparameters, Model, Recipe
 from sdpo_exp.testbed.render import draw_offsets, render
-
-Model = Literal["tiny", "tiny_flow"]
+from sdpo_exp.whole_files import whole
 
 _LOG_EVERY = 100
+_SAVE_EVERY = 500
 
 
-@dataclasses.dataclass(frozen=True)
-class Hyperparameters:
-    """What the recipe fixes.
+class Pretraining:
+    """A base model in the making, and all that its next step depends on.
 
-    Attributes:
-        caption_dropout: share of captions that are replaced by the empty one.
-        token_std: standard deviation of fresh word embeddings.
-        text_lr_factor: learning rate of the text path (encoder and pooled embedding) over `lr`.
-            At 1, the background colour, which moves every pixel, takes over the normalised text
-            features: after 1,500 steps another position moved the pooled embedding by 0.8 % of
-            its norm, and 8 % of the positions were right.
-        text_path: beginnings of the names of what is trained at that rate.
+    Args:
+        recipe: hyperparameters, and the length of the learning rate's cosine.
+        seed: of the first weights, the images and the noise.
+        model: whose architecture.
     """
 
-    batch: int = 16
-    lr: float = 3e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    warmup: int = 50
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.99
-    caption_dropout: float = 0.1
-    token_std: float = 0.3
-    text_lr_factor: float = 0.05
-    text_path: tuple[str, ...] = ("text.", "network.add_embedding.")
+    def __init__(self, recipe: Recipe, seed: int, model: Model = "tiny") -> None:
+        self.recipe, self.seed, self.model = recipe, seed, model
+        hyper = recipe.hyper
+        self.backbone = _fresh(seed, hyper, model)
+        self.parts = nn.ModuleDict(
+            {"network": self.backbone.denoiser, "text": self.backbone.text_encoder}
+        )
+        self._averaged = AveragedModel(
+            self.parts, multi_avg_fn=get_ema_multi_avg_fn(hyper.ema_decay)
+        )
+        self._optimizer = _optimizer(self.parts, hyper)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, _cosine(recipe.steps, hyper.warmup)
+        )
+        self._noise = torch.Generator().manual_seed(seed)
+        self._batches = Batches(seed, hyper)
+        self.done = 0
 
+    def step(self) -> float:
+        """One optimiser step; the loss before it."""
+        loss = denoising_loss(self.backbone, *self._batches.draw(), self._noise)
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parts.parameters(), self.recipe.hyper.max_grad_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._averaged.update_parameters(self.parts)
+        self.done += 1
+        return loss.item()
 
-BUILDERS: Mapping[Model, Callable[[Sequence[str]], PixelBackbone]] = {
-    "tiny": build_tiny,
-    "tiny_flow": build_tiny_flow,
-}
-HYPERPARAMETERS: Mapping[Model, Hyperparameters] = {
-    "tiny": Hyperparameters(),
-    "tiny_flow": Hyperparameters(
-        lr=2e-3,
-        text_lr_factor=0.25,
-        text_path=("text.", "network.time_text_embed.text_embedder."),
-    ),
-}
-STEPS: Mapping[Model, int] = {"tiny": 1500, "tiny_flow": 2800}
+    def averaged(self) -> PixelBackbone:
+        """The backbone with averaged weights; training cannot go on from it."""
+        self.parts.load_state_dict(self._averaged.module.state_dict())
+        self.backbone.text_encoder.requires_grad_(False)
+        return self.backbone
+
+    def save(self, file: Path) -> None:
+        """Everything that `load` needs to go on to the same weights."""
+        state = {
+            **self._identity(),
+            "done": self.done,
+            "parts": self.parts.state_dict(),
+            "averaged": self._averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "noise": self._noise.get_state(),
+            "batches": self._batches.state(),
+        }
+        with whole(file) as partial:
+            torch.save(state, partial)
+
+    def load(self, file: Path) -> None:
+        """Go on where `save` was.
+
+        Raises:
+            UserError: the file is of another recipe, seed or model.
+        """
+        state = torch.load(file, weights_only=True)
+        ours = self._identity()
+        if {name: state[name] for name in ours} != ours:
+            raise UserError(
+                f"{file} was begun with other values (model, seed, steps or recipe); give the "
+                "same ones to go on with it, or remove its folder to begin anew"
+            )
+        self.parts.load_state_dict(state["parts"])
+        self._averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._noise.set_state(state["noise"])
+        self._batches.go_on(state["batches"])
+        self.done = state["done"]
+
+    def _identity(self) -> dict[str, Any]:
+        hyper = dataclasses.asdict(self.recipe.hyper)
+        return {
+            "model": self.model,
+            "seed": self.seed,
+            "steps": self.recipe.steps,
+            "hyper": hyper,
+        }
 
 
 def train(
-    steps: int,
+    recipe: Recipe,
     seed: int,
-    hyper: Hyperparameters,
     log: Callable[[str], None] = print,
     model: Model = "tiny",
+    state_file: Path | None = None,
 ) -> PixelBackbone:
-    """The averaged model after `steps` steps of denoising clean renders of train scenes."""
-    backbone = _fresh(seed, hyper, model)
-    parts = nn.ModuleDict({"network": backbone.denoiser, "text": backbone.text_encoder})
-    averaged = AveragedModel(parts, multi_avg_fn=get_ema_multi_avg_fn(hyper.ema_decay))
-    optimizer = _optimizer(parts, hyper)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(steps, hyper.warmup))
-    noise = torch.Generator().manual_seed(seed)
+    """The averaged model after a recipe's steps of denoising renders of train scenes.
+
+    With a `state_file` the training is stored there from time to time, and gone on with if the
+    file is there: to the same weights, whatever ended it.
+
+    Raises:
+        UserError: the file is of another training.
+    """
+    training = Pretraining(recipe, seed, model)
+    if state_file is not None and state_file.exists():
+        training.load(state_file)
+        log(f"going on at step {training.done}")
     total = 0.0
-    for step, (pixels, prompts) in enumerate(_batches(steps, seed, hyper), start=1):
-        loss = denoising_loss(backbone, pixels, prompts, noise)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parts.parameters(), hyper.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        averaged.update_parameters(parts)
-        total += loss.item()
-        if step % _LOG_EVERY == 0:
-            log(f"step {step}/{steps} loss {total / _LOG_EVERY:.4f}")
+    while training.done < recipe.steps:
+        total += training.step()
+        if training.done % _LOG_EVERY == 0:
+            log(f"step {training.done}/{recipe.steps} loss {total / _LOG_EVERY:.4f}")
             total = 0.0
-    parts.load_state_dict(averaged.module.state_dict())
-    backbone.text_encoder.requires_grad_(False)
-    return backbone
+        if state_file is not None and training.done % _SAVE_EVERY == 0:
+            training.save(state_file)
+    return training.averaged()
 
 
 def _fresh(seed: int, hyper: Hyperparameters, model: Model = "tiny") -> PixelBackbone:
@@ -137,14 +185,42 @@ def denoising_loss(
     return functional.mse_loss(prediction, backbone.process.target(latents, noise, t))
 
 
-def _batches(steps: int, seed: int, hyper: Hyperparameters) -> Iterator[tuple[Tensor, list[str]]]:
-    """`steps` batches of pixels (batch, 3, 32, 32) and captions, some of them empty."""
-    scenes, generator = split_scenes("train"), np.random.default_rng(seed)
-    for _ in range(steps):
-        chosen = [scenes[i] for i in generator.integers(len(scenes), size=hyper.batch)]
-        kept = generator.random(hyper.batch) >= hyper.caption_dropout
+class Batches:
+    """An endless stream of batches of train scenes: renders and captions.
+
+    Args:
+        seed: of scenes, jitter, empty captions and swapped colours.
+        hyper: batch size, and how many captions are empty or wrong.
+    """
+
+    def __init__(self, seed: int, hyper: Hyperparameters) -> None:
+        self._hyper = hyper
+        self._scenes = split_scenes("train")
+        self._generator = np.random.default_rng(seed)
+        self._swaps = np.random.default_rng([seed, 1])  # of their own: others stay as they are
+
+    def draw(self) -> tuple[Tensor, list[str]]:
+        """Pixels (batch, 3, 32, 32) and captions, some empty, some with swapped colours."""
+        size, generator = self._hyper.batch, self._generator
+        chosen = [self._scenes[i] for i in generator.integers(len(self._scenes), size=size)]
+        kept = generator.random(size) >= self._hyper.caption_dropout
         prompts = [caption(s) if keep else "" for s, keep in zip(chosen, kept, strict=True)]
-        yield torch.from_numpy(render(chosen, draw_offsets(generator, hyper.batch))), prompts
+        swapped = self._swaps.random(size) < self._hyper.swapped
+        shown = [swap_colours(s) if swap else s for s, swap in zip(chosen, swapped, strict=True)]
+        return torch.from_numpy(render(shown, draw_offsets(generator, size))), prompts
+
+    def state(self) -> list[dict[str, Any]]:
+        """What `go_on` takes."""
+        return [dict(g.bit_generator.state) for g in (self._generator, self._swaps)]
+
+    def go_on(self, state: list[dict[str, Any]]) -> None:
+        """Draw what comes after the batches drawn at `state`."""
+        self._generator.bit_generator.state, self._swaps.bit_generator.state = state
+
+
+def swap_colours(scene: Scene) -> Scene:
+    """The same scene in each other's colours."""
+    return dataclasses.replace(scene, foreground=scene.background, background=scene.foreground)
 
 
 def _cosine(steps: int, warmup: int) -> Callable[[int], float]:
