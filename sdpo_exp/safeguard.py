@@ -124,8 +124,7 @@ def constant_weight(errors: PairErrors, weight: float) -> tuple[PairErrors, Tens
 
 def scale_loser_gradient(errors: PairErrors, lambda_safe: Tensor) -> PairErrors:
     """`errors` with L_l of unchanged value and gradient scaled by lambda_safe (B,)."""
-    still = errors.loser.detach()
-    return errors.with_loser(still + lambda_safe.detach() * (errors.loser - still))
+    return errors.with_loser_gradient(lambda_safe)
 
 
 def _inner_products(

@@ -76,7 +76,8 @@ def errors_from_means(
     means = [torch.tensor(values) for values in (winner, loser, ref_winner, ref_loser)]
     for leaf in means[:2]:
         leaf.requires_grad_()
-    return PairErrors(*means, *[torch.zeros(len(winner), 1)] * 3)
+    drifts = (means[0] - means[2], means[1] - means[3])
+    return PairErrors(*means, *drifts, *[torch.zeros(len(winner), 1)] * 3)
 
 
 def errors_at_logits(logits: Sequence[float], beta: float) -> PairErrors:
@@ -98,6 +99,8 @@ def double_errors(pred: Tensor, ref: Tensor, target: Tensor) -> PairErrors:
         error[pairs:],
         ref_error[:pairs],
         ref_error[pairs:],
+        error[:pairs] - ref_error[:pairs],
+        error[pairs:] - ref_error[pairs:],
         residual[:pairs],
         residual[pairs:],
         (pred.double() - ref.double())[:pairs],

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sdpo_exp.types import PairErrors
-from tests.factories import make_errors, make_predictions
+from tests.factories import double_errors, make_errors, make_predictions
 
 FIELDS = [field.name for field in dataclasses.fields(PairErrors) if field.name != "weight"]
 
@@ -148,13 +148,45 @@ def test_cosine_is_per_pair_detached_and_survives_a_zero_residual():
     assert nn.functional.cosine_similarity(winner, loser)[3] < 0.1  # the default eps fails here
 
 
-def test_with_loser_replaces_the_loser_error_only():
+def test_with_loser_replaces_the_loser_error_and_its_drift_only():
     _, errors = make_errors()
     other = errors.with_loser(errors.loser + 1)
     assert torch.equal(other.loser, errors.loser + 1)
+    torch.testing.assert_close(other.loser_drift, errors.loser_drift + 1)
     for name in FIELDS:
-        if name != "loser":
+        if not name.startswith("loser"):
             assert getattr(other, name) is getattr(errors, name)
+    assert other.loser_residual is errors.loser_residual
+
+
+def test_with_loser_gradient_scales_gradients_and_keeps_values():
+    pred, errors = make_errors(pairs=3, requires_grad=True)
+    factor = torch.tensor([0.0, 0.5, 1.0])
+    scaled = errors.with_loser_gradient(factor)
+    for name in FIELDS:
+        assert torch.equal(getattr(scaled, name), getattr(errors, name))
+    for name in ("loser", "loser_drift"):
+        plain, ours = (
+            torch.autograd.grad(getattr(e, name).sum(), pred, retain_graph=True)[0][3:]
+            for e in (errors, scaled)
+        )
+        torch.testing.assert_close(ours, factor.view(-1, 1, 1, 1) * plain)
+
+
+@pytest.mark.parametrize("beta", [200.0, 5000.0])
+@pytest.mark.parametrize("shift", [1e-3, 1e-1])
+def test_the_margin_is_closer_to_float64_than_a_difference_of_means(beta, shift):
+    generator = torch.Generator().manual_seed(int(beta))
+    target, offset, moved = torch.randn(3, 64, 3072, generator=generator)
+    ref = target + offset
+    pred = ref + shift * moved
+    errors = PairErrors.from_predictions(pred, ref, target)
+    exact = double_errors(pred, ref, target)
+    truth = -0.5 * beta * exact.delta
+    means = (errors.winner - errors.loser) - (errors.ref_winner - errors.ref_loser)
+    ours, before = (-0.5 * beta * delta - truth for delta in (errors.delta, means))
+    assert ours.abs().max() < 0.3 * before.abs().max()
+    assert ours.abs().max() < 1e-6 * (1 + truth.abs().max())
 
 
 def test_errors_cannot_be_changed_in_place_of_a_record():

@@ -73,11 +73,11 @@ def test_dspo_at_the_published_beta_is_fine_tuning_on_the_winners():
 
 @given(LOGITS, BETAS)
 def test_saturated_pairs_stay_finite(logits, beta):
-    # L_w = L_l = 1, R_w = 0.25 (shift 0.5); R_l is set so that Delta = R_l - 0.25 = -2 u / beta.
+    # L_w = L_l = 1, R_w = 0.25 (shift 0.5); the loser's drift is set so that Delta = -2 u / beta.
     pred = torch.ones(2 * len(logits), 1, requires_grad=True)
     errors = PairErrors.from_predictions(pred, pred / 2, torch.zeros_like(pred))
     delta = torch.tensor(logits) * (-2 / beta)
-    errors = dataclasses.replace(errors, ref_loser=0.25 + delta)
+    errors = errors.with_loser(errors.loser + (errors.delta - delta).detach())
     for objective in (DSPO(beta=beta), DSPOSDXL(beta=beta)):
         out = objective(errors)
         (gradient,) = torch.autograd.grad(out.loss.sum(), pred, retain_graph=True)
