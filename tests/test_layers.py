@@ -25,6 +25,7 @@ from tests.imports import (
 RANKS = {
     0: (
         "types",
+        "pair_errors",
         "tensor_checks",
         "protocols",
         "errors",
@@ -39,7 +40,7 @@ RANKS = {
     ),
     1: ("objectives", "safeguard", "models", "data", "metrics", "evaluation"),
     2: ("training", "generation", "callbacks", "loggers", "reports"),
-    3: ("testbed",),
+    3: ("testbed", "rules"),
     4: ("config", "launchers", "cli"),
     5: tuple(
         f"cli.{command}"

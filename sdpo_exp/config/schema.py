@@ -53,6 +53,7 @@ ROOT_KEYS: dict[str, Any] = {
 
 PRETRAIN_KEYS: dict[str, Any] = {
     "model": Literal["tiny", "tiny_flow"],
+    "base": Literal["misbound", "unfinished"],
     "folder": str,
     "steps": PositiveInt | None,
     "seed": NonNegativeInt,

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdpo_exp.config.check import INSTANTIATE_KEYS, close_matches
 from sdpo_exp.config.hydra_versions import instantiate
 from sdpo_exp.config.schema import GROUPS
+from sdpo_exp.errors import UserError
 
 
 def check_third_party(config: DictConfig) -> list[str]:
@@ -53,17 +54,30 @@ def _dry_build(config: DictConfig) -> Iterator[str]:
     """Build optimiser and trainer on nothing, so that their own checks of values run."""
     import torch
 
+    optimizer = trainer = None
     try:
-        instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+        optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
         yield f"optimizer: {_cause(error)}"
     # Its greeting belongs to the real trainer's start, not to a check.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    settings: Any = OmegaConf.to_container(config.trainer, resolve=True)
     try:
-        instantiate({**trainer, "logger": False, "enable_checkpointing": False})
+        trainer = instantiate({**settings, "logger": False, "enable_checkpointing": False})
     except Exception as error:
         yield f"trainer: {_cause(error)}"
+    if optimizer is not None and trainer is not None:
+        yield from _check_rule(config.safeguard, optimizer, trainer)
+
+
+def _check_rule(node: DictConfig, optimizer: Any, trainer: Any) -> Iterator[str]:
+    """What a safeguard that acts on gradients cannot work with."""
+    check = getattr(instantiate(node), "check", None)
+    try:
+        if check is not None:
+            check(optimizer, trainer)
+    except UserError as error:
+        yield str(error)
 
 
 def _cause(error: BaseException) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from sdpo_exp.protocols import GradientRule, Safeguard
 from sdpo_exp.types import LossParts
 
 
@@ -21,3 +24,9 @@ class PlainBackward:
         if isinstance(loss, LossParts):
             loss = loss.winner + loss.loser
         loss.backward()
+
+
+def rule_of(safeguard: Safeguard) -> GradientRule:
+    """The safeguard itself where it acts on gradients (`sdpo_exp.rules`), else plain backward."""
+    itself: Any = safeguard
+    return itself if hasattr(safeguard, "backward") else PlainBackward()

@@ -25,10 +25,10 @@ from sdpo_exp.protocols import (
     Tuning,
 )
 from sdpo_exp.randomness import Stream, draw_noise, draw_uniform
-from sdpo_exp.training.gradient_rules import PlainBackward
+from sdpo_exp.training.gradient_rules import rule_of
 from sdpo_exp.training.optimizer_settings import put_back, settings_of
 from sdpo_exp.training.precision import adapters_stay_float32, check_updates_arrive, clip_gradients
-from sdpo_exp.training.records import for_both, loss_parts, step_record
+from sdpo_exp.training.records import for_both, halves, loss_parts, mean_error, step_record
 from sdpo_exp.training.schedules import Schedule, make_schedule
 from sdpo_exp.training.timesteps import along_schedule, limited, weights_at
 from sdpo_exp.training.trained_state import check_fits, leave_out_frozen
@@ -61,7 +61,8 @@ class PreferenceModule(L.LightningModule):
         timesteps: training draws from the first to below the second of the scheduler's training
             steps; None: to the last. Held-out pairs are seen at all of them.
         seed: together with a pair's epoch and position it fixes that pair's timestep and noise.
-        gradient_rule: how a loss becomes gradients; plain backward by default.
+        gradient_rule: how a loss becomes gradients; by default the safeguard where it is one,
+            else plain backward.
 
     Only the policy is a registered submodule, so a checkpoint holds the policy and nothing frozen.
     """
@@ -83,7 +84,7 @@ class PreferenceModule(L.LightningModule):
         super().__init__()
         self.backbone, self.objective, self.safeguard = backbone, objective, safeguard
         self.reference, self.make_optimizer = reference, optimizer
-        self.gradient_rule: GradientRule = gradient_rule or PlainBackward()
+        self.gradient_rule = gradient_rule or rule_of(safeguard)
         self.warmup_steps, self.seed, self.schedule = warmup_steps, seed, schedule
         self.trained_process = limited(backbone.process, *timesteps)
         reference.attach(backbone.denoiser)
@@ -97,6 +98,8 @@ class PreferenceModule(L.LightningModule):
         self._logged_step = self._reported_step = -1
         self._step_loss: Tensor | None = None
         self._parts: LossParts | None = None
+        # What the last micro-batch's winners were predicted from, under a rule that needs parts.
+        self.winner_inputs: tuple[NoisyPair, Conditioning] | None = None
 
     # -- the path of a pair ---------------------------------------------------------------------
 
@@ -158,15 +161,18 @@ class PreferenceModule(L.LightningModule):
         """Mean loss of the micro-batch and its `StepRecord`."""
         del batch_idx
         noisy, cond = self.draw(batch)
+        # Winners and losers apart where their gradients are taken apart: each costs half then.
+        inputs = halves(noisy, cond) if self.gradient_rule.needs_parts else [(noisy, cond)]
         # Reference first: nothing is switched while a graph is alive.
-        ref = self.predict_reference(noisy, cond)
-        errors = noisy.errors(self.predict_policy(noisy, cond), ref)
-        weights = self.pair_weights(errors)
-        guarded = self.safeguard(errors, weights)
+        ref = torch.cat([self.predict_reference(*part) for part in inputs])
+        predictions = [self.predict_policy(*part) for part in inputs]
+        errors = noisy.errors(torch.cat(predictions), ref)
+        guarded = self.safeguard(errors, self.pair_weights(errors))
         output = self.objective(guarded.errors)
         loss = output.loss.mean()
         if self.gradient_rule.needs_parts:
-            self._step_loss, self._parts = loss, loss_parts(errors, weights)
+            self.winner_inputs = inputs[0]
+            self._step_loss, self._parts = loss, loss_parts(loss, predictions, errors)
         return {"loss": loss, "record": step_record(errors, guarded, output, noisy.t)}
 
     @torch.no_grad()
@@ -188,6 +194,12 @@ class PreferenceModule(L.LightningModule):
             loser_ref_error=errors.ref_loser,
         )
         return {"record": record}
+
+    @torch.no_grad()
+    def winner_error(self, noisy: NoisyPair, cond: Conditioning) -> Tensor:
+        """Mean error () of winners alone, such as `winner_inputs` of the last micro-batch."""
+        with self.trainer.precision_plugin.forward_context():
+            return mean_error(self.predict_policy(noisy, cond), noisy)
 
     def pair_weights(self, errors: PairErrors) -> PairWeights | None:
         """The objective's closed-form (a, b), or None where it has none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from sdpo_exp.types import (
+    Conditioning,
     LossParts,
+    NoisyPair,
     ObjectiveOutput,
     PairErrors,
-    PairWeights,
     SafeguardOutput,
     StepRecord,
 )
@@ -20,16 +23,37 @@ def for_both(per_pair: Tensor) -> Tensor:
     return torch.cat([per_pair, per_pair])
 
 
-def loss_parts(errors: PairErrors, weights: PairWeights | None) -> LossParts:
-    """The two weighted means that a gradient rule takes apart.
+def halves(noisy: NoisyPair, cond: Conditioning) -> list[tuple[NoisyPair, Conditioning]]:
+    """Winners and losers as inputs of their own."""
+    pairs = len(noisy.t) // 2
+    return [
+        (noisy.half(rows), {name: values[rows] for name, values in cond.items()})
+        for rows in (slice(pairs), slice(pairs, None))
+    ]
 
-    Raises:
-        ValueError: the objective has no closed-form weights.
+
+def mean_error(prediction: Tensor, noisy: NoisyPair) -> Tensor:
+    """() of predictions as rows of `noisy`, float32, weighted as `PairErrors` weighs them."""
+    error = (prediction.float() - noisy.target.float()).square().flatten(1).mean(1)
+    return (error if noisy.weight is None else noisy.weight.float() * error).mean()
+
+
+def loss_parts(loss: Tensor, predictions: Sequence[Tensor], errors: PairErrors) -> LossParts:
+    """What a gradient rule takes apart.
+
+    Args:
+        loss: () of a micro-batch.
+        predictions: the winners' and the losers', (B, ...) each, from passes of their own.
+        errors: of these predictions.
     """
-    if weights is None:
-        raise ValueError("this gradient rule needs an objective with closed-form weights(errors)")
-    winner = (weights.winner * errors.winner).mean()
-    return LossParts(winner=winner, loser=-(weights.loser * errors.loser).mean())
+    slopes = torch.autograd.grad(
+        loss, predictions, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    winner, loser = (
+        (prediction.float() * slope.float()).sum()
+        for prediction, slope in zip(predictions, slopes, strict=True)
+    )
+    return LossParts(winner, loser, protected=errors.winner.mean())
 
 
 def step_record(

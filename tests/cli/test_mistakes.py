@@ -12,8 +12,8 @@ STAGE_1 = [
     (["objective=dpoo"], ["did you mean 'dpo'", "Choices: dmpo, dpo"]),
     (["objective=sdxl_magic"], ["no such choice", "Choices: dmpo, dpo"]),
     (["model=sdxll"], ["model=sdxll: no such choice"]),
-    (["safeguard=maybe"], ["no such choice", "off, on, pair"]),
-    (["safeguard=off", "safeguard.mu=0.3"], ["safeguard=off takes no 'mu'", "on, pair"]),
+    (["safeguard=maybe"], ["no such choice", "off, on, optimizer, pair"]),
+    (["safeguard=off", "safeguard.mu=0.3"], ["safeguard=off takes no 'mu'", "on, optimizer, pair"]),
     (["safeguard=false", "safeguard.mu=0.3"], ["safeguard=off takes no 'mu'"]),
     (["safeguard.mu=1.5"], ["safeguard.mu: must be less than or equal to 1, got 1.5"]),
     (["safeguard.mu=-0.1"], ["safeguard.mu: must be greater than or equal to 0"]),
@@ -40,6 +40,8 @@ STAGE_1 = [
         ["safeguard=projection", "safeguard.lambda_min=2"],
         ["safeguard.lambda_min=2: must not be above safeguard.lambda_max=1.0"],
     ),
+    (["safeguard=parameter", "safeguard.mu=2"], ["safeguard.mu: must be less than or equal to 1"]),
+    (["safeguard=budget", "safeguard.rate=-1"], ["safeguard.rate: must be greater than or equal"]),
     (["objective=3"], ["objective=3: no such choice. Choices: dmpo, dpo, "]),
     (
         ["evaluation=off", "+evaluation.n=5"],
@@ -133,6 +135,10 @@ def test_a_value_that_is_passed_on_is_told_once(tmp_path: Path) -> None:
 STAGE_2 = [
     (["+trainer.presicion=16"], ["trainer.presicion: unknown key; did you mean 'precision'"]),
     (["+optimizer.beta=0.9"], ["optimizer.beta: unknown key; did you mean 'betas'"]),
+    (
+        ["safeguard=optimizer", "optimizer=adafactor"],
+        ["safeguard=optimizer: ", "not of Adafactor; choose optimizer=adamw"],
+    ),
     (
         ["trainer.precision=bf15", "optimizer.lr=-1"],
         ["2 mistakes", "optimizer: Invalid learning rate", "Precision 'bf15' is invalid"],

@@ -33,6 +33,7 @@ def pretrain(config: DictConfig) -> None:
     from sdpo_exp.testbed.pretrain import pretrain as train_base
 
     target, threads = Path(config.folder), config.torch_threads
-    train_base(target, config.steps, config.seed, threads, _log.info, config.model)
-    chosen = () if config.model == "tiny" else (word("model", config.model),)
+    model, base = config.model, config.base
+    train_base(target, config.steps, config.seed, threads, _log.info, model, base)
+    chosen = () if model == "tiny" else (word("model", model),)
     _log.info("train it: %s", command("train", *chosen, word("model.pretrained", target)))

@@ -15,7 +15,11 @@ from sdpo_exp.reports.html.settings import Settings, settings_of
 OFF = "off"
 _OF_THE_SAFEGUARD = frozenset({"safeguard", "recipe.mu", "recipe.official_compat"})
 _OBJECTIVES = ("dpo", "dspo", "dspo_sdxl", "dmpo", "ipo", "hinge", "sft")
-_SAFEGUARDS = (OFF, "on", "pair", "global", "weighted", "projection", "constant")
+_SAFEGUARDS = (
+    *(OFF, "on", "pair", "global", "weighted", "projection"),
+    *("parameter", "optimizer", "last_layers", "momentum_free", "backtracking", "budget"),
+    "constant",
+)
 
 
 @dataclass(frozen=True)
