@@ -21,6 +21,12 @@ LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "data.train.columns.preferred": (None,),
     "data.train.columns.values": (None,),
     "data.train.template": (None,),
+    "data.train.k": (None,),
+    "data.train.min_gap": (0.0,),
+    "data.train.label_noise": (0.0,),
+    "data.train.label_noise_seed": (0,),
+    "data.validation.k": (None, "${data.train.k}"),
+    "data.validation.min_gap": (0.0, "${data.train.min_gap}"),
     "data.validation.template": (None, "${data.train.template}"),
 }
 

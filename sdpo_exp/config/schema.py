@@ -107,6 +107,7 @@ SAMPLE_PAIRS_KEYS: dict[str, Any] = {
     "pretrained": str | None,
     "train": NonNegativeInt,
     "validation": NonNegativeInt,
+    "k": PositiveInt,
     "seed": NonNegativeInt,
     "guidance": PositiveFloat,
     "steps": PositiveInt,

@@ -1,4 +1,4 @@
-"""How `testbed/sampled` was made: two samples a caption, ranked by the exact checker."""
+"""How `testbed/sampled` was made: some samples a caption, judged by the exact checker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sdpo_exp.randomness import sampling_noise
 from sdpo_exp.testbed.attributes import Split, split_scenes
 from sdpo_exp.testbed.captions import caption
 from sdpo_exp.testbed.checker import check
-from sdpo_exp.testbed.sampled import Pixels, SampledPair, write_pairs
+from sdpo_exp.testbed.sampled import Pixels, SampledRow, write_samples
 from sdpo_exp.testbed.sampling import LATENT_SHAPE, sample
 
 _CHUNK = 32  # captions at a time
@@ -32,15 +32,17 @@ class SamplingPlan:
     """What the pairs depend on.
 
     Attributes:
-        train, validation: pairs to make from the captions of each split; 0 for none.
+        train, validation: captions of each split that pairs are made of; 0 for none.
+        k: samples of each caption.
         seed: of the noise.
         guidance, steps: of the sampler.
-        min_gap: pairs whose rewards are closer than that are ties.
+        min_gap: captions whose samples' rewards are all closer than that are left out.
         pretrained: folder of the model; None for the shipped base.
     """
 
     train: NonNegativeInt = 660
     validation: NonNegativeInt = 80
+    k: PositiveInt = 2
     seed: NonNegativeInt = 0
     guidance: PositiveFloat = 1.0
     steps: PositiveInt = 10
@@ -52,14 +54,16 @@ def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = 
     """Make the pairs of a plan and move them to `folder` when all are there.
 
     Raises:
-        UserError: `folder` exists already, or the model keeps making ties.
+        UserError: `folder` exists already, k is 1, or the model keeps making ties.
     """
+    if plan.k < 2:
+        raise UserError(f"k={plan.k}: a pair needs 2 samples or more")
     if folder.exists():
         raise UserError(f"{folder} exists; remove it or choose another folder")
     started = time.perf_counter()
     named = plan.pretrained
     backbone = TinyBackbone() if named is None else open_pixel_model(Path(named))
-    rows: dict[str, list[SampledPair]] = {}
+    rows: dict[str, list[SampledRow]] = {}
     images: dict[str, Pixels] = {}
     splits: tuple[tuple[Split, int], ...] = (("train", plan.train), ("validation", plan.validation))
     for number, (split, count) in enumerate(splits):
@@ -70,37 +74,35 @@ def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = 
             log(f"{split}: {count} pairs, rewards {_means(rows[split])}")
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    write_pairs(partial, rows, images, _provenance(plan))
+    write_samples(partial, rows, images, _provenance(plan))
     partial.rename(folder)
     log(f"{folder}: {time.perf_counter() - started:.0f} s")
 
 
 def _pairs(
     backbone: PixelBackbone, split: Split, number: int, plan: SamplingPlan
-) -> Iterator[tuple[SampledPair, Pixels]]:
-    """Pairs that are no ties, caption after caption, winner first; images (2, 32, 32, 3)."""
+) -> Iterator[tuple[SampledRow, Pixels]]:
+    """Captions whose samples are no ties, and these, (k, 32, 32, 3), in the order drawn."""
     scenes = split_scenes(split)
     fruitless = 0
     for chunk in itertools.count():
         first = chunk * _CHUNK
         chosen = [scenes[i % len(scenes)] for i in range(first, first + _CHUNK)]
-        twice = [scene for scene in chosen for _ in range(2)]
+        repeated = [scene for scene in chosen for _ in range(plan.k)]
         # One independent draw for each chunk of each split.
         seed = int(np.random.SeedSequence([plan.seed, number, chunk]).generate_state(1)[0])
-        noise = sampling_noise(seed, len(twice), LATENT_SHAPE)
-        prompts = [caption(scene) for scene in twice]
+        noise = sampling_noise(seed, len(repeated), LATENT_SHAPE)
+        prompts = [caption(scene) for scene in repeated]
         pixels = _to_pixels(sample(backbone.pipeline(), prompts, noise, plan.guidance, plan.steps))
-        rewards = check(pixels, twice).reward.reshape(-1, 2)
-        fruitless = 0 if np.ptp(rewards, axis=1).max() > plan.min_gap else fruitless + 1
+        rewards = check(pixels, repeated).reward.reshape(-1, plan.k)
+        gaps = np.ptp(rewards, axis=1)
+        fruitless = 0 if gaps.max() > plan.min_gap else fruitless + 1
         if fruitless * _CHUNK > len(scenes):
             raise UserError(f"min_gap={plan.min_gap}: no two samples of a caption differ by more")
-        for pair, reward, scene in zip(
-            pixels.reshape(-1, 2, *pixels.shape[1:]), rewards, chosen, strict=True
-        ):
-            order = np.argsort(-reward)
-            high, low = (round(float(reward[i]), 4) for i in order)
-            if high - low > plan.min_gap:
-                yield SampledPair(caption(scene), high, low), pair[order]
+        samples = pixels.reshape(-1, plan.k, *pixels.shape[1:])
+        for row, reward, scene, gap in zip(samples, rewards, chosen, gaps, strict=True):
+            if gap > plan.min_gap:
+                yield SampledRow(caption(scene), tuple(round(float(r), 4) for r in reward)), row
 
 
 def _to_pixels(images: torch.Tensor) -> Pixels:
@@ -109,10 +111,9 @@ def _to_pixels(images: torch.Tensor) -> Pixels:
     return scaled
 
 
-def _means(rows: list[SampledPair]) -> str:
-    winner = np.mean([row.winner_reward for row in rows])
-    loser = np.mean([row.loser_reward for row in rows])
-    return f"{winner:.3f} (winners) and {loser:.3f} (losers)"
+def _means(rows: list[SampledRow]) -> str:
+    best, worst = (np.mean([pick(row.rewards) for row in rows]) for pick in (max, min))
+    return f"{best:.3f} (best) and {worst:.3f} (worst)"
 
 
 def _provenance(plan: SamplingPlan) -> dict[str, Any]:

@@ -60,13 +60,22 @@ OTHERS = {
     "data.train.template": "'a photo of {caption}'",
     "data.cache": "cache",
     "data.validation.template": "'a photo of {caption}'",
+    "data.train.k": "2",
+    "data.train.min_gap": "0.1",
+    "data.train.label_noise": "0.1",
+    "data.train.label_noise_seed": "1",
+    "data.validation.k": "2",
+    "data.validation.min_gap": "0.1",
 }
+SAMPLED = ("k", "min_gap", "label_noise", "label_noise_seed")
 
 
 def where(key: str) -> list[str]:
     """A choice of configurations that has the key."""
     if key.startswith("data.train.columns."):
         return ["data=hf_pairs", "data.train.path=pairs"]
+    if key.rpartition(".")[2] in SAMPLED:
+        return ["data=tiny_sampled"]
     return ["data=folder", "data.train.path=pairs"] if key.startswith("data.") else []
 
 

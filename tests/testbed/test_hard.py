@@ -9,7 +9,7 @@ from sdpo_exp.testbed.captions import caption, parse_caption
 from sdpo_exp.testbed.checker import check, read
 from sdpo_exp.testbed.hard import HardPairs
 from sdpo_exp.testbed.render import render
-from sdpo_exp.testbed.sampled import SampledPair, SampledPairs, write_pairs
+from sdpo_exp.testbed.sampled import SampledPairs, SampledRow, write_samples
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_losers_are_what_the_checker_read(tmp_path):
     drawn = split_scenes("train")[5:7]
     images = np.stack([render([w, d]) for w, d in zip(wanted, drawn, strict=True)])
     pixels = ((images + 1) * 127.5).round().astype(np.uint8).transpose(0, 1, 3, 4, 2)
-    rows = [SampledPair(caption(scene), 0.9, 0.2) for scene in wanted]
-    write_pairs(tmp_path, {"train": rows}, {"train": pixels}, "a test")
+    rows = [SampledRow(caption(scene), (0.9, 0.2)) for scene in wanted]
+    write_samples(tmp_path, {"train": rows}, {"train": pixels}, "a test")
     assert HardPairs("train", str(tmp_path)).scenes == tuple(zip(wanted, drawn, strict=True))
 
 

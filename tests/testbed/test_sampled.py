@@ -16,7 +16,7 @@ from sdpo_exp.testbed.captions import caption, parse_caption
 from sdpo_exp.testbed.checker import check
 from sdpo_exp.testbed.render import render
 from sdpo_exp.testbed.sample_pairs import SamplingPlan, sample_pairs
-from sdpo_exp.testbed.sampled import SHIPPED, SampledPair, SampledPairs, write_pairs
+from sdpo_exp.testbed.sampled import SHIPPED, SampledPairs, SampledRow, write_samples
 
 SPLITS = ("train", "validation")
 
@@ -105,8 +105,8 @@ def test_an_existing_folder_is_not_overwritten(tmp_path):
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3), dtype=np.uint8)
-    rows = [SampledPair(caption(scene), 0.8, 0.3) for scene in split_scenes("train")[:3]]
-    write_pairs(tmp_path, {"train": rows}, {"train": images}, "a test")
+    rows = [SampledRow(caption(scene), (0.8, 0.3)) for scene in split_scenes("train")[:3]]
+    write_samples(tmp_path, {"train": rows}, {"train": images}, "a test")
     for index, (winner, loser) in enumerate(images):
         row = SampledPairs("train", str(tmp_path))[index]
         for tensor, pixels in ((row.winner, winner), (row.loser, loser)):
@@ -124,6 +124,54 @@ def test_the_fingerprint_follows_every_pixel(small):
     assert SampledPairs("train", str(small)).fingerprint() != before
 
 
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    """Two hundred captions with four samples each, of the rewards 0.2 0.8 0.5 0.9."""
+    scenes = split_scenes("train")[:200]
+    images = np.arange(4, dtype=np.uint8)[None, :, None, None, None]
+    images = np.broadcast_to(images, (200, 4, 32, 32, 3))
+    rows = [SampledRow(caption(scene), (0.2, 0.8, 0.5, 0.9)) for scene in scenes]
+    rows[0] = rows[0]._replace(rewards=(0.6, 0.6, 0.5, 0.6))
+    write_samples(tmp_path, {"train": rows}, {"train": images}, "a test")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("k", "best", "worst"), [(None, 3, 0), (4, 3, 0), (3, 1, 0), (2, 1, 0)])
+def test_the_best_of_k_stands_against_the_worst(four, k, best, worst):
+    pairs = SampledPairs("train", str(four), k)
+    assert len(pairs) == (199 if k == 2 else 200)  # a tie among the first two makes no pair
+    assert (pairs.images[-1, 0] == best).all()
+    assert (pairs.images[-1, 1] == worst).all()
+    assert pairs.rows[-1].winner_reward == {3: 0.9, 1: 0.8}[best]
+    assert pairs.rows[-1].loser_reward == 0.2
+
+
+def test_small_gaps_make_no_pairs(four):
+    assert len(SampledPairs("train", str(four), min_gap=0.2)) == 199
+    with pytest.raises(UserError, match=r"min_gap=0.9 leaves no pair of 'train'"):
+        SampledPairs("train", str(four), min_gap=0.9)
+
+
+def test_flipped_labels_are_a_share_that_grows_by_itself(four):
+    def flipped(noise, seed=0):
+        rows = SampledPairs("train", str(four), label_noise=noise, label_noise_seed=seed).rows
+        return {i for i, row in enumerate(rows) if row.winner_reward < row.loser_reward}
+
+    assert flipped(0.0) == set()
+    assert len(flipped(0.3)) == pytest.approx(60, abs=20)
+    assert flipped(0.1) < flipped(0.3) < flipped(1.0)
+    assert len(flipped(1.0)) == 200
+    assert flipped(0.3) != flipped(0.3, seed=1)
+    pairs = SampledPairs("train", str(four), label_noise=1.0)
+    assert (pairs.images[-1, 0] == 0).all()
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_more_samples_than_there_are_is_told(four, k):
+    with pytest.raises(UserError, match=rf"k={k}: .* has 4 samples a caption"):
+        SampledPairs("train", str(four), k)
+
+
 def test_broken_folders_are_told_in_words(small):
     def complaint(split="train"):
         with pytest.raises(UserError) as caught:
@@ -133,8 +181,8 @@ def test_broken_folders_are_told_in_words(small):
     assert "has no pairs for split 'validation'" in complaint("validation")
     index = small / "pairs.json"
     text = index.read_text()
-    index.write_text(text.replace("0.3", "0.9", 1))
-    assert "train row 0: the winner has no higher reward" in complaint()
+    index.write_text(text.replace("0.3", "0.8", 1))
+    assert "train row 0: no sample is better than another" in complaint()
     index.write_text(text.replace("a small", "a tiny").replace("a large", "a huge"))
     assert "train row 0: not a caption of the testbed" in complaint()
     index.write_text(text[:-9])
