@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-# By dotted key: the values by which all is done as before there was the key, its default first.
+from omegaconf import DictConfig
+
+from sdpo_exp.config.parsed import TargetError
+from sdpo_exp.config.signatures import read_signature
+
+# By dotted key: the values by which all is done as before there was the key, first the one that a
+# run from before it is taken to have: the key's default, unless the default is something new.
 LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "schedule": ("constant",),
     "timesteps.min": (0,),
@@ -18,6 +24,7 @@ LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "callbacks.checkpoint.keep_last": (1,),
     "callbacks.progress.every_seconds": (30,),
     "data.cache": (None,),
+    "model.base": ("unfinished",),
     "data.train.columns.preferred": (None,),
     "data.train.columns.values": (None,),
     "data.train.template": (None,),
@@ -29,6 +36,19 @@ LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "data.validation.min_gap": (0.0, "${data.train.min_gap}"),
     "data.validation.template": (None, "${data.train.template}"),
 }
+
+
+def with_harmless(node: DictConfig, group: str) -> DictConfig:
+    """A stored node of a group, completed by the later keys that its class knows by now."""
+    try:
+        known = read_signature(str(node["_target_"])).parameters
+    except TargetError:  # somebody else's class
+        return node
+    for key, harmless in LATER_KEYS.items():
+        place, _, name = key.rpartition(".")
+        if place == group and name in known and name not in node:
+            node[name] = harmless[0]
+    return node
 
 
 def without_later_keys(tree: dict[str, Any]) -> dict[str, Any]:

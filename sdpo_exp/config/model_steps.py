@@ -46,8 +46,8 @@ def _steps(model: DictConfig) -> int | None:
 
 def _embedded(model: DictConfig) -> Path | None:
     """Of the weights that ship with the package."""
-    found: Path | None = getattr(get_class(model["_target_"]), "EMBEDDED", None)
-    return found
+    shipped: dict[str, Path] = getattr(get_class(model["_target_"]), "SHIPPED", {})
+    return shipped.get(model.get("base"))
 
 
 def _folder(model: DictConfig) -> Path | None:

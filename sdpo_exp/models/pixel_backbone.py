@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from sdpo_exp.models.lora import merged
 from sdpo_exp.protocols import ForwardProcess, NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
+# Weights that ship with the package: clean images whose two colours stand the wrong way round
+# almost half of the time, or speckled images of a training that ended after minutes.
+Base: TypeAlias = Literal["misbound", "unfinished"]
 MAX_TOKENS = 16
 UNSHUFFLE = 2
 
@@ -32,10 +35,11 @@ class PixelBackbone:
     """A denoiser of pixel-unshuffled images, its text encoder and its forward process.
 
     Args:
-        pretrained: a folder with `PARTS`; None takes the weights that ship with the package.
+        pretrained: a folder with `PARTS`; None takes weights that ship with the package.
+        base: which of these.
 
     Attributes:
-        EMBEDDED: folder of the shipped weights.
+        SHIPPED: folders of the shipped weights.
         PARTS: folders of a checkpoint, the network's first.
         PIPELINE, NETWORK, SCHEDULER: classes of diffusers' kind.
         FIRST_WEIGHT: a weight of the network by name, whose dtype is the base's whatever adapters
@@ -45,15 +49,15 @@ class PixelBackbone:
         UserError: the folder is missing or incomplete.
     """
 
-    EMBEDDED: ClassVar[Path]
+    SHIPPED: ClassVar[Mapping[Base, Path]]
     PARTS: ClassVar[tuple[str, ...]]
     PIPELINE: ClassVar[Any]
     NETWORK: ClassVar[Any]
     SCHEDULER: ClassVar[Any]
     FIRST_WEIGHT: ClassVar[str]
 
-    def __init__(self, pretrained: str | None = None) -> None:
-        folder = self.EMBEDDED if pretrained is None else Path(pretrained)
+    def __init__(self, pretrained: str | None = None, base: Base = "unfinished") -> None:
+        folder = self.SHIPPED[base] if pretrained is None else Path(pretrained)
         _check_folder(folder, self.PARTS)
         network = self.NETWORK.from_pretrained(
             folder / self.PARTS[0],

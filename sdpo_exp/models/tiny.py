@@ -8,7 +8,7 @@ are the ones that real checkpoints take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from sdpo_exp.models.forward_process import VPProcess
-from sdpo_exp.models.pixel_backbone import MAX_TOKENS, PixelBackbone
+from sdpo_exp.models.pixel_backbone import MAX_TOKENS, Base, PixelBackbone
 from sdpo_exp.models.tiny_pipeline import PixelShufflePipeline
 from sdpo_exp.types import Conditioning
 
-EMBEDDED_WEIGHTS = Path(__file__).parent / "tiny_base"
+_HERE = Path(__file__).parent
 PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 WIDTH = 64
 
@@ -35,14 +35,17 @@ class TinyBackbone(PixelBackbone):
     """Denoiser, text encoder and forward process of the embedded world: a UNet that predicts v.
 
     Args:
-        pretrained: a folder in the layout above; None takes the weights that ship with the
-            package.
+        pretrained: a folder in the layout above; None takes weights that ship with the package.
+        base: which of these.
 
     Raises:
         UserError: the folder is missing or incomplete.
     """
 
-    EMBEDDED: ClassVar[Path] = EMBEDDED_WEIGHTS
+    SHIPPED: ClassVar[Mapping[Base, Path]] = {
+        "misbound": _HERE / "tiny_misbound",
+        "unfinished": _HERE / "tiny_base",
+    }
     PARTS: ClassVar[tuple[str, ...]] = PARTS
     PIPELINE: ClassVar[Any] = PixelShufflePipeline
     NETWORK: ClassVar[Any] = UNet2DConditionModel

@@ -8,7 +8,7 @@ folder layout is a diffusers pipeline's (`transformer/`, `text_encoder/`, `token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +16,12 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor, nn
 
 from sdpo_exp.models.flow_process import USUAL_SHIFTS, FlowProcess
-from sdpo_exp.models.pixel_backbone import PixelBackbone
+from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
 from sdpo_exp.models.tiny import WIDTH, TinyBackbone, build_text_encoder, build_tokenizer
 from sdpo_exp.models.tiny_pipeline import PixelShuffleFlowPipeline
 from sdpo_exp.types import Conditioning, Geometry
 
+_HERE = Path(__file__).parent
 _STEPS = 1000  # what the transformer is told is 1000 t
 # Of Stable Diffusion 3. What a caption decides, it decides in the strongest noise: of images this
 # small and plain the rest can be seen at t = 0.9 already, where unshifted times are rare (1.4 %).
@@ -31,24 +32,32 @@ class TinyFlowBackbone(PixelBackbone):
     """Denoiser, text encoder and forward process: a transformer that predicts noise minus image.
 
     Args:
-        pretrained: a folder in the layout above; None takes the weights that ship with the
-            package.
+        pretrained: a folder in the layout above; None takes weights that ship with the package.
         process: the distribution of training times; None: the base's own, logit-normal and
             shifted by 3.
+        base: which of the shipped weights.
 
     Raises:
         UserError: the folder is missing or incomplete.
     """
 
-    EMBEDDED: ClassVar[Path] = Path(__file__).parent / "tiny_flow_base"
+    SHIPPED: ClassVar[Mapping[Base, Path]] = {
+        "misbound": _HERE / "tiny_flow_misbound",
+        "unfinished": _HERE / "tiny_flow_base",
+    }
     PARTS: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "tokenizer", "scheduler")
     PIPELINE: ClassVar[Any] = PixelShuffleFlowPipeline
     NETWORK: ClassVar[Any] = SD3Transformer2DModel
     SCHEDULER: ClassVar[Any] = FlowMatchEulerDiscreteScheduler
     FIRST_WEIGHT: ClassVar[str] = "pos_embed.proj.weight"
 
-    def __init__(self, pretrained: str | None = None, process: FlowProcess | None = None) -> None:
-        super().__init__(pretrained)
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        process: FlowProcess | None = None,
+        base: Base = "unfinished",
+    ) -> None:
+        super().__init__(pretrained, base)
         if process is not None:
             self.process = process.completed(*USUAL_SHIFTS)
 

@@ -70,7 +70,9 @@ def _base(config: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[li
     """Imports and lines for the pipeline that the run began with."""
     model = config.get("model") or {}
     if model.get("pretrained") is None:
-        return ["import sdpo_exp"], ["pipeline = sdpo_exp.load_pipeline()"]
+        room, _, kind = str(model.get("_target_")).rpartition(".")
+        base = model.get("base", "unfinished")  # before there was the key there was this one
+        return [f"from {room} import {kind}"], [f'pipeline = {kind}(base="{base}").pipeline()']
     commit = (environment.get("base") or {}).get("commit")
     if _is_ovis_u1(config):
         words = [f'"{model["pretrained"]}"', f'revision="{commit}"' if commit else None]

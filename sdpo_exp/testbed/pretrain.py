@@ -18,10 +18,10 @@ import torch
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.pixel_backbone import PixelBackbone
+from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
 from sdpo_exp.testbed.attributes import split_scenes
 from sdpo_exp.testbed.base_model import train
-from sdpo_exp.testbed.recipes import RECIPES, Base, Model, Recipe
+from sdpo_exp.testbed.recipes import RECIPES, Model, Recipe
 from sdpo_exp.testbed.sampling import evaluate
 
 RECIPE_FILE = "recipe.json"

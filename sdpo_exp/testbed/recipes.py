@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sdpo_exp.models.pixel_backbone import PixelBackbone
+from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
 from sdpo_exp.models.tiny import build_tiny
 from sdpo_exp.models.tiny_flow import build_tiny_flow
 
 Model = Literal["tiny", "tiny_flow"]
-Base = Literal["misbound", "unfinished"]
 
 
 @dataclasses.dataclass(frozen=True)

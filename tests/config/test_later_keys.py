@@ -59,6 +59,7 @@ OTHERS = {
     "data.train.columns.values": "{a: image_0}",
     "data.train.template": "'a photo of {caption}'",
     "data.cache": "cache",
+    "model.base": "misbound",
     "data.validation.template": "'a photo of {caption}'",
     "data.train.k": "2",
     "data.train.min_gap": "0.1",
@@ -104,6 +105,7 @@ def test_which_of_them_shape_a_training() -> None:
         "schedule",
         "timesteps.min",
         "timesteps.max",
+        "model.base",
         *(k for k in LATER_KEYS if k.startswith("data.train")),
     }
 

@@ -1,6 +1,7 @@
 """The shipped weights: pinned, small, and as good, but no better, than the recipe says."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,20 +19,25 @@ from sdpo_exp.testbed.sampling import LATENT_SHAPE, evaluate, sample
 
 
 class Base(NamedTuple):
-    """A shipped base: its class, the most bytes, and between what its recorded accuracy lies."""
+    """A shipped base: its class and name, the most bytes, and between what its accuracy lies."""
 
     kind: type[PixelBackbone]
+    name: str
     largest: int
     accuracy: tuple[float, float]
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return json.loads((self.kind.EMBEDDED / RECIPE_FILE).read_text())
+        return json.loads((self.folder / RECIPE_FILE).read_text())
+
+    @property
+    def folder(self) -> Path:
+        return self.kind.SHIPPED[self.name]
 
 
 BASES = {
-    "tiny": Base(TinyBackbone, 4_000_000, (0.62, 0.85)),
-    "tiny_flow": Base(TinyFlowBackbone, 8_000_000, (0.5, 0.9)),
+    "tiny": Base(TinyBackbone, "unfinished", 4_000_000, (0.62, 0.85)),
+    "tiny_flow": Base(TinyFlowBackbone, "unfinished", 8_000_000, (0.5, 0.9)),
 }
 
 
@@ -42,20 +48,20 @@ def base(request):
 
 @pytest.fixture(scope="module")
 def backbone(base):
-    return base.kind()
+    return base.kind(base=base.name)
 
 
 def test_the_files_are_those_of_the_recipe(base):
     assert len(base.recipe["sha256"]) == 2
-    assert weight_hashes(base.kind.EMBEDDED) == base.recipe["sha256"]
+    assert weight_hashes(base.folder) == base.recipe["sha256"]
 
 
 def test_the_folder_is_small(base):
-    assert sum(file.stat().st_size for file in base.kind.EMBEDDED.rglob("*")) <= base.largest
+    assert sum(file.stat().st_size for file in base.folder.rglob("*")) <= base.largest
 
 
 def test_weights_are_half_precision_and_finite(base):
-    for file in base.kind.EMBEDDED.glob("*/*.safetensors"):
+    for file in base.folder.glob("*/*.safetensors"):
         for weight in load_file(file).values():
             assert weight.dtype in (torch.float16, torch.int64)
             assert bool(torch.isfinite(weight).all())

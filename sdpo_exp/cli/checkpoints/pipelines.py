@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from sdpo_exp.cli.checkpoints.adapters import put_adapters
 from sdpo_exp.cli.printed import command, word
+from sdpo_exp.config.later_keys import with_harmless
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models.ovis_files import OvisU1Files, is_released
 
@@ -77,7 +78,7 @@ def load_base(run: Path) -> DiffusionPipeline:
 
     if "text_dtype" in node:
         node.text_dtype = "float32"  # what saves memory in training would show in the images
-    return _ready(build(node, "model").pipeline())
+    return _ready(build(with_harmless(node, "model"), "model").pipeline())
 
 
 def _ready(pipeline: DiffusionPipeline) -> DiffusionPipeline:

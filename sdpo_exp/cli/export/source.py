@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from sdpo_exp.config.later_keys import with_harmless
 from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models.ovis_files import is_released
 
@@ -90,6 +91,7 @@ def read_run(run: Path) -> DictConfig:
         raise UserError(f"{file}: cannot be read as a run's configuration ({reason})") from None
     if not complete:
         raise UserError(f"{file}: does not say which model and tuning to build")
+    with_harmless(parts.model, "model")
     return parts
 
 

@@ -46,10 +46,19 @@ def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     A key that came later says nothing about a run that never had it. The end of a training is
     free, unless the learning rate goes down to it.
     """
-    found = [key for key in saved if shapes(key) and saved[key] != now.get(key)]
+    found = [
+        key
+        for key in saved
+        if shapes(key) and saved[key] != now.get(key) and not _never_there(key, saved, now)
+    ]
     if now.get("schedule", "constant") != "constant" and not _same("max_steps", saved, now):
         found.append("max_steps")
     return found
+
+
+def _never_there(key: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """A later key of something else than what is trained: taken to have been at its default."""
+    return key not in now and key in LATER_KEYS and bool(saved[key] == LATER_KEYS[key][0])
 
 
 def _same(key: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
