@@ -28,6 +28,8 @@ LATER_KEYS: dict[str, tuple[Any, ...]] = {
     "data.train.columns.preferred": (None,),
     "data.train.columns.values": (None,),
     "data.train.template": (None,),
+    "data.train.base": ("unfinished",),
+    "data.validation.base": ("unfinished", "${data.train.base}"),
     "data.train.k": (None,),
     "data.train.min_gap": (0.0,),
     "data.train.label_noise": (0.0,),

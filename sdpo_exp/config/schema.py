@@ -105,6 +105,8 @@ EXPORT_KEYS: dict[str, Any] = {
 SAMPLE_PAIRS_KEYS: dict[str, Any] = {
     "folder": str,
     "pretrained": str | None,
+    "model": Literal["tiny", "tiny_flow"],
+    "base": Literal["misbound", "unfinished"],
     "train": NonNegativeInt,
     "validation": NonNegativeInt,
     "k": PositiveInt,

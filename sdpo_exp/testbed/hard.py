@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sdpo_exp.bounds import NonNegativeInt
+from sdpo_exp.models.pixel_backbone import Base
 from sdpo_exp.testbed.attributes import ATTRIBUTES, VALUES, Scene
 from sdpo_exp.testbed.captions import caption, parse_caption
 from sdpo_exp.testbed.checker import read
@@ -26,18 +27,23 @@ class HardPairs:
 
     Args:
         split: "train" or "validation", as in `SampledPairs`.
-        folder: of sampled pairs; None takes those that ship with the package.
+        folder: of sampled pairs; None takes samples that ship with the package.
         seed: of the jitter, which winner and loser share.
+        base: whose shipped samples are read without a folder.
 
     Raises:
         UserError: the folder is missing or broken.
     """
 
     def __init__(
-        self, split: SampledSplit = "train", folder: str | None = None, seed: NonNegativeInt = 0
+        self,
+        split: SampledSplit = "train",
+        folder: str | None = None,
+        seed: NonNegativeInt = 0,
+        base: Base = "unfinished",
     ) -> None:
         self.seed = seed
-        self.scenes = tuple(_mistakes(SampledPairs(split, folder)))
+        self.scenes = tuple(_mistakes(SampledPairs(split, folder, base=base)))
 
     def __len__(self) -> int:
         return len(self.scenes)

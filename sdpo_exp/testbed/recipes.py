@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
-from sdpo_exp.models.tiny import build_tiny
-from sdpo_exp.models.tiny_flow import build_tiny_flow
+from sdpo_exp.models.tiny import TinyBackbone, build_tiny
+from sdpo_exp.models.tiny_flow import TinyFlowBackbone, build_tiny_flow
 
 Model = Literal["tiny", "tiny_flow"]
 
@@ -49,6 +49,10 @@ class Recipe(NamedTuple):
     hyper: Hyperparameters
 
 
+FAMILIES: Mapping[Model, type[PixelBackbone]] = {
+    "tiny": TinyBackbone,
+    "tiny_flow": TinyFlowBackbone,
+}
 BUILDERS: Mapping[Model, Callable[[Sequence[str]], PixelBackbone]] = {
     "tiny": build_tiny,
     "tiny_flow": build_tiny_flow,

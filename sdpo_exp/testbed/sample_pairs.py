@@ -14,13 +14,13 @@ import torch
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.pixel_backbone import PixelBackbone
-from sdpo_exp.models.tiny import TinyBackbone
+from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
 from sdpo_exp.models.tiny_flow import open_pixel_model
 from sdpo_exp.randomness import sampling_noise
 from sdpo_exp.testbed.attributes import Split, split_scenes
 from sdpo_exp.testbed.captions import caption
 from sdpo_exp.testbed.checker import check
+from sdpo_exp.testbed.recipes import FAMILIES, Model
 from sdpo_exp.testbed.sampled import Pixels, SampledRow, write_samples
 from sdpo_exp.testbed.sampling import LATENT_SHAPE, sample
 
@@ -37,7 +37,8 @@ class SamplingPlan:
         seed: of the noise.
         guidance, steps: of the sampler.
         min_gap: captions whose samples' rewards are all closer than that are left out.
-        pretrained: folder of the model; None for the shipped base.
+        pretrained: folder of the model; None for shipped weights.
+        model, base: which of the shipped weights.
     """
 
     train: NonNegativeInt = 660
@@ -48,6 +49,8 @@ class SamplingPlan:
     steps: PositiveInt = 10
     min_gap: UnitInterval = 0.02
     pretrained: str | None = None
+    model: Model = "tiny"
+    base: Base = "unfinished"
 
 
 def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = print) -> None:
@@ -62,7 +65,9 @@ def sample_pairs(folder: Path, plan: SamplingPlan, log: Callable[[str], None] = 
         raise UserError(f"{folder} exists; remove it or choose another folder")
     started = time.perf_counter()
     named = plan.pretrained
-    backbone = TinyBackbone() if named is None else open_pixel_model(Path(named))
+    backbone = (
+        FAMILIES[plan.model](base=plan.base) if named is None else open_pixel_model(Path(named))
+    )
     rows: dict[str, list[SampledRow]] = {}
     images: dict[str, Pixels] = {}
     splits: tuple[tuple[Split, int], ...] = (("train", plan.train), ("validation", plan.validation))

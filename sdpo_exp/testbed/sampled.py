@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,11 +21,17 @@ from torch import Tensor
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt, UnitInterval
 from sdpo_exp.errors import UserError
+from sdpo_exp.models.pixel_backbone import Base
 from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.render import SIDE
 from sdpo_exp.types import PairRow
 
-SHIPPED = Path(__file__).parent / "sampled"
+_HERE = Path(__file__).parent
+# Samples of the shipped UNet bases, by the base.
+SHIPPED: Mapping[Base, Path] = {
+    "misbound": _HERE / "sampled_misbound",
+    "unfinished": _HERE / "sampled",
+}
 INDEX_FILE = "pairs.json"
 SampledSplit = Literal["train", "validation"]
 Pixels = NDArray[np.uint8]
@@ -51,13 +58,13 @@ class SampledPairs:
 
     Args:
         split: "train" (train captions) or "validation" (validation captions).
-        folder: with `pairs.json` and the sheets; None takes the pairs that ship with the package,
-            samples of the shipped base model.
+        folder: with `pairs.json` and the sheets; None takes samples that ship with the package.
         k: of a caption's samples the first k count; None: all that the folder has.
         min_gap: captions whose best and worst differ by no more in reward make no pair.
         label_noise: share of the pairs whose labels are flipped, as people's are. A pair flipped
             at some share is flipped at every larger one.
         label_noise_seed: of the flips.
+        base: whose samples are taken without a folder.
 
     Raises:
         UserError: folder or index are missing or broken, sheet and index do not fit, there are
@@ -72,8 +79,9 @@ class SampledPairs:
         min_gap: UnitInterval = 0.0,
         label_noise: UnitInterval = 0.0,
         label_noise_seed: NonNegativeInt = 0,
+        base: Base = "unfinished",
     ) -> None:
-        self.folder = SHIPPED if folder is None else Path(folder)
+        self.folder = SHIPPED[base] if folder is None else Path(folder)
         self.split = split
         rows = _read_index(self.folder, split)
         images = _read_sheet(sheet_path(self.folder, split), len(rows), len(rows[0].rewards))

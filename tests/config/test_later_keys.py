@@ -61,6 +61,8 @@ OTHERS = {
     "data.cache": "cache",
     "model.base": "misbound",
     "data.validation.template": "'a photo of {caption}'",
+    "data.train.base": "misbound",
+    "data.validation.base": "misbound",
     "data.train.k": "2",
     "data.train.min_gap": "0.1",
     "data.train.label_noise": "0.1",
@@ -68,14 +70,14 @@ OTHERS = {
     "data.validation.k": "2",
     "data.validation.min_gap": "0.1",
 }
-SAMPLED = ("k", "min_gap", "label_noise", "label_noise_seed")
+SAMPLED = ("base", "k", "min_gap", "label_noise", "label_noise_seed")
 
 
 def where(key: str) -> list[str]:
     """A choice of configurations that has the key."""
     if key.startswith("data.train.columns."):
         return ["data=hf_pairs", "data.train.path=pairs"]
-    if key.rpartition(".")[2] in SAMPLED:
+    if key.startswith("data.") and key.rpartition(".")[2] in SAMPLED:
         return ["data=tiny_sampled"]
     return ["data=folder", "data.train.path=pairs"] if key.startswith("data.") else []
 

@@ -27,7 +27,7 @@ def shipped(request):
 
 
 def test_the_package_carries_at_most_4_megabytes():
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 4_000_000
+    assert sum(file.stat().st_size for file in SHIPPED["unfinished"].iterdir()) <= 4_000_000
     assert [len(SampledPairs(split)) for split in SPLITS] == [660, 80]
 
 
@@ -190,7 +190,7 @@ def test_broken_folders_are_told_in_words(small):
     index.write_text(text)
     (small / "train.png").write_bytes(b"no image")
     assert "train.png: cannot be read" in complaint()
-    shutil.copyfile(SHIPPED / "train.png", small / "train.png")
+    shutil.copyfile(SHIPPED["unfinished"] / "train.png", small / "train.png")
     assert "do not fit the 3 pairs of the index" in complaint()
     index.unlink()
     assert "python -m sdpo_exp.sample_pairs" in complaint()
