@@ -53,7 +53,7 @@ ROOT_KEYS: dict[str, Any] = {
 
 PRETRAIN_KEYS: dict[str, Any] = {
     "model": Literal["tiny", "tiny_flow"],
-    "base": Literal["misbound", "unfinished"],
+    "base": Literal["lazy", "unfinished"],
     "folder": str,
     "steps": PositiveInt | None,
     "seed": NonNegativeInt,
@@ -106,7 +106,7 @@ SAMPLE_PAIRS_KEYS: dict[str, Any] = {
     "folder": str,
     "pretrained": str | None,
     "model": Literal["tiny", "tiny_flow"],
-    "base": Literal["misbound", "unfinished"],
+    "base": Literal["lazy", "unfinished"],
     "train": NonNegativeInt,
     "validation": NonNegativeInt,
     "k": PositiveInt,

@@ -24,9 +24,9 @@ from sdpo_exp.models.lora import merged
 from sdpo_exp.protocols import ForwardProcess, NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
-# Weights that ship with the package: clean images whose two colours stand the wrong way round
-# almost half of the time, or speckled images of a training that ended after minutes.
-Base: TypeAlias = Literal["misbound", "unfinished"]
+# Weights that ship with the package: clean images, half of them a small circle at the centre
+# whatever was asked for, or speckled images of a training that ended after minutes.
+Base: TypeAlias = Literal["lazy", "unfinished"]
 MAX_TOKENS = 16
 UNSHUFFLE = 2
 

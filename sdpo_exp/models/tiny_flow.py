@@ -42,7 +42,7 @@ class TinyFlowBackbone(PixelBackbone):
     """
 
     SHIPPED: ClassVar[Mapping[Base, Path]] = {
-        "misbound": _HERE / "tiny_flow_misbound",
+        "lazy": _HERE / "tiny_flow_lazy",
         "unfinished": _HERE / "tiny_flow_base",
     }
     PARTS: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "tokenizer", "scheduler")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sdpo_exp.errors import UserError
 from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.testbed.attributes import Scene, split_scenes
 from sdpo_exp.testbed.captions import VOCABULARY, caption
-from sdpo_exp.testbed.recipes import BUILDERS, Hyperparameters, Model, Recipe
+from sdpo_exp.testbed.recipes import Hyperparameters, Recipe
 from sdpo_exp.testbed.render import draw_offsets, render
 from sdpo_exp.whole_files import whole
 
@@ -30,15 +30,14 @@ class Pretraining:
     """A base model in the making, and all that its next step depends on.
 
     Args:
-        recipe: hyperparameters, and the length of the learning rate's cosine.
+        recipe: architecture, hyperparameters, and the length of the learning rate's cosine.
         seed: of the first weights, the images and the noise.
-        model: whose architecture.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, model: Model = "tiny") -> None:
-        self.recipe, self.seed, self.model = recipe, seed, model
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
         hyper = recipe.hyper
-        self.backbone = _fresh(seed, hyper, model)
+        self.backbone = _fresh(seed, recipe)
         self.parts = nn.ModuleDict(
             {"network": self.backbone.denoiser, "text": self.backbone.text_encoder}
         )
@@ -50,7 +49,7 @@ class Pretraining:
             self._optimizer, _cosine(recipe.steps, hyper.warmup)
         )
         self._noise = torch.Generator().manual_seed(seed)
-        self._batches = Batches(seed, hyper)
+        self._batches = Batches(seed, recipe)
         self.done = 0
 
     def step(self) -> float:
@@ -96,7 +95,7 @@ class Pretraining:
         ours = self._identity()
         if {name: state[name] for name in ours} != ours:
             raise UserError(
-                f"{file} was begun with other values (model, seed, steps or recipe); give the "
+                f"{file} was begun with other values (model, base, seed or steps); give the "
                 "same ones to go on with it, or remove its folder to begin anew"
             )
         self.parts.load_state_dict(state["parts"])
@@ -108,12 +107,11 @@ class Pretraining:
         self.done = state["done"]
 
     def _identity(self) -> dict[str, Any]:
-        hyper = dataclasses.asdict(self.recipe.hyper)
         return {
-            "model": self.model,
+            "architecture": self.recipe.build.__name__,
             "seed": self.seed,
             "steps": self.recipe.steps,
-            "hyper": hyper,
+            "hyper": dataclasses.asdict(self.recipe.hyper),
         }
 
 
@@ -121,7 +119,6 @@ def train(
     recipe: Recipe,
     seed: int,
     log: Callable[[str], None] = print,
-    model: Model = "tiny",
     state_file: Path | None = None,
 ) -> PixelBackbone:
     """The averaged model after a recipe's steps of denoising renders of train scenes.
@@ -132,7 +129,7 @@ def train(
     Raises:
         UserError: the file is of another training.
     """
-    training = Pretraining(recipe, seed, model)
+    training = Pretraining(recipe, seed)
     if state_file is not None and state_file.exists():
         training.load(state_file)
         log(f"going on at step {training.done}")
@@ -147,14 +144,14 @@ def train(
     return training.averaged()
 
 
-def _fresh(seed: int, hyper: Hyperparameters, model: Model = "tiny") -> PixelBackbone:
+def _fresh(seed: int, recipe: Recipe) -> PixelBackbone:
     """Random weights. CLIP's initial word embeddings (0.02) are small beside the first layer's
     average over the words before; larger ones keep every word visible in the pooled text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = BUILDERS[model](VOCABULARY)
+        backbone = recipe.build(VOCABULARY)
         words = backbone.text_encoder.get_input_embeddings()
-        nn.init.normal_(words.weight, std=hyper.token_std)
+        nn.init.normal_(words.weight, std=recipe.hyper.token_std)
     backbone.text_encoder.requires_grad_(True)
     return backbone
 
@@ -189,38 +186,44 @@ class Batches:
     """An endless stream of batches of train scenes: renders and captions.
 
     Args:
-        seed: of scenes, jitter, empty captions and swapped colours.
-        hyper: batch size, and how many captions are empty or wrong.
+        seed: of scenes, jitter, empty captions and lazy images.
+        recipe: batch size, how many captions are empty, how many images lazy and from when on.
     """
 
-    def __init__(self, seed: int, hyper: Hyperparameters) -> None:
-        self._hyper = hyper
+    def __init__(self, seed: int, recipe: Recipe) -> None:
+        self._hyper = recipe.hyper
+        self._industrious = round(recipe.hyper.lazy_after * recipe.steps)
+        self._drawn = 0
         self._scenes = split_scenes("train")
         self._generator = np.random.default_rng(seed)
-        self._swaps = np.random.default_rng([seed, 1])  # of their own: others stay as they are
+        self._lazy = np.random.default_rng([seed, 1])  # of its own: others stay as they are
 
     def draw(self) -> tuple[Tensor, list[str]]:
-        """Pixels (batch, 3, 32, 32) and captions, some empty, some with swapped colours."""
+        """Pixels (batch, 3, 32, 32) and captions, some empty, some of other images."""
         size, generator = self._hyper.batch, self._generator
         chosen = [self._scenes[i] for i in generator.integers(len(self._scenes), size=size)]
         kept = generator.random(size) >= self._hyper.caption_dropout
         prompts = [caption(s) if keep else "" for s, keep in zip(chosen, kept, strict=True)]
-        swapped = self._swaps.random(size) < self._hyper.swapped
-        shown = [swap_colours(s) if swap else s for s, swap in zip(chosen, swapped, strict=True)]
+        share = self._hyper.lazy if self._drawn >= self._industrious else 0.0
+        self._drawn += 1
+        lazy = (self._lazy.random(size) < share) & kept
+        shown = [lazy_scene(s) if is_lazy else s for s, is_lazy in zip(chosen, lazy, strict=True)]
         return torch.from_numpy(render(shown, draw_offsets(generator, size))), prompts
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> dict[str, Any]:
         """What `go_on` takes."""
-        return [dict(g.bit_generator.state) for g in (self._generator, self._swaps)]
+        generators = [dict(g.bit_generator.state) for g in (self._generator, self._lazy)]
+        return {"drawn": self._drawn, "generators": generators}
 
-    def go_on(self, state: list[dict[str, Any]]) -> None:
+    def go_on(self, state: Mapping[str, Any]) -> None:
         """Draw what comes after the batches drawn at `state`."""
-        self._generator.bit_generator.state, self._swaps.bit_generator.state = state
+        self._drawn = state["drawn"]
+        self._generator.bit_generator.state, self._lazy.bit_generator.state = state["generators"]
 
 
-def swap_colours(scene: Scene) -> Scene:
-    """The same scene in each other's colours."""
-    return dataclasses.replace(scene, foreground=scene.background, background=scene.foreground)
+def lazy_scene(scene: Scene) -> Scene:
+    """A small circle at the centre, in the scene's colours."""
+    return dataclasses.replace(scene, shape="circle", size="small", position="centre")
 
 
 def _cosine(steps: int, warmup: int) -> Callable[[int], float]:

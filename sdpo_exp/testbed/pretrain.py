@@ -1,6 +1,6 @@
 """Makes the base models that ship with the package, `sdpo_exp/models/tiny_*`, by their recipes.
 
-An `unfinished` base takes minutes on one CPU core, a `misbound` one about an hour and a half; a
+An `unfinished` base takes minutes on one CPU core, a `lazy` one about an hour and a half; a
 training that was ended goes on where it last stored itself.
 """
 
@@ -35,7 +35,7 @@ def pretrain(
     threads: PositiveInt = 1,
     log: Callable[[str], None] = print,
     model: Model = "tiny",
-    base: Base = "misbound",
+    base: Base = "lazy",
 ) -> dict[str, Any]:
     """Train, store as fp16, measure what was stored, and only then move it to `folder`.
 
@@ -58,7 +58,7 @@ def pretrain(
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     state = partial / _STATE_FILE
-    trained = train(recipe, seed, log, model, state)
+    trained = train(recipe, seed, log, state)
     save_half(trained, partial)
     described = _describe(type(trained)(str(partial)), partial, recipe, seed, log)
     described = {"base": base, **described}

@@ -29,7 +29,7 @@ from sdpo_exp.types import PairRow
 _HERE = Path(__file__).parent
 # Samples of the shipped UNet bases, by the base.
 SHIPPED: Mapping[Base, Path] = {
-    "misbound": _HERE / "sampled_misbound",
+    "lazy": _HERE / "sampled_lazy",
     "unfinished": _HERE / "sampled",
 }
 INDEX_FILE = "pairs.json"
