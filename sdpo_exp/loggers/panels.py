@@ -88,6 +88,7 @@ def sections(metrics: Sequence[str] = ("reward",)) -> tuple[Section, ...]:
                 Panel("All visits", "table", ("probe/by_time",)),
             ),
         ),
+        Section("Audit", tuple(_audit())),
         Section("Images and scores", tuple(_evaluation(metrics))),
         Section(
             "Run",
@@ -99,6 +100,22 @@ def sections(metrics: Sequence[str] = ("reward",)) -> tuple[Section, ...]:
             ),
         ),
     )
+
+
+def _audit() -> Iterable[Panel]:
+    """Of runs with `callbacks.audit`."""
+    shown = (
+        ("Share of steps at which the winner rose", "step_rose_so_far"),
+        ("Share of winners that rose", "winner_rose"),
+        ("Change of the winner's error", "winner_change"),
+        ("Change of the winner's error, predicted", "predicted_winner_change"),
+        ("Change of the loser's error", "loser_change"),
+        ("Change of the loser's error, predicted", "predicted_loser_change"),
+    )
+    for title, name in shown:
+        yield Panel(title, "lines", (f"audit/{name}",), optional=True)
+    by_time = ("audit/t[^/]+/winner_change",)
+    yield Panel("By noise level", "lines", by_time, pattern=True, optional=True)
 
 
 def _evaluation(metrics: Sequence[str]) -> Iterable[Panel]:

@@ -200,11 +200,13 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def metrics_of(summary: Mapping[str, Any]) -> dict[str, float]:
     """Every number that a `summary.json` has, by its key in the log.
 
-    `train/*`, `pair/*` and `safeguard/*` are means over the last fifth of the run, `probe/*` and
-    `eval/*` of callbacks the last visit. After a run with images judged, `eval/<score>` and
-    `eval/<score>_change` are of the tuned model and its change against the base.
+    `train/*`, `pair/*` and `safeguard/*` are means over the last fifth of the run, `audit/*` over
+    all audited steps, `probe/*` and `eval/*` of callbacks the last visit. After a run with images
+    judged, `eval/<score>` and `eval/<score>_change` are of the tuned model and its change against
+    the base.
     """
     found: dict[str, Any] = dict(summary.get("train") or {})
+    found |= (summary.get("audit") or {}).get("means", {})
     for part in ("probe", "images"):
         found |= {name: visit["last"] for name, visit in (summary.get(part) or {}).items()}
     found["perf/pairs_per_second"] = summary.get("pairs_per_second")

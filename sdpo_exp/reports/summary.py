@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdpo_exp.reports.audit import PREFIX, audit_lines, audit_of
 from sdpo_exp.reports.before_after import EVALUATION_FILE, PICTURE
 from sdpo_exp.reports.metrics_file import Series, read_metrics
 from sdpo_exp.reports.run_records import read_run
@@ -35,7 +36,8 @@ def write_summary(
     """Summarise `metrics.csv` and, where there is one, `evaluation.json` of a run's folder.
 
     Writes `summary.json` and `summary.md` and returns the former's content: `train` holds means
-    over the last fifth of the run's steps, `idle` in how many steps lambda was 1, `probe` and
+    over the last fifth of the run's steps, `idle` in how many steps lambda was 1, `audit` what the
+    audited steps did to the errors of their pairs (None: none was), `probe` and
     `images` (of `callbacks.images`) the first and last visit, `evaluation` the comparison of base
     and tuned, `verdict` what both say in words, `warnings` what the run warned of, `resumed` where
     it went on from, `ended_early` why the training ended before `max_steps`.
@@ -52,10 +54,11 @@ def write_summary(
         "ended_early": ended_early,
         "resumed": told.get("resumed"),
         "idle": _idle(metrics) if told.get("safeguard") != "off" else None,
+        "audit": audit_of(metrics),
         "train": {
             name: _tail_mean(series, last)
             for name, series in metrics.items()
-            if not name.startswith(("probe/", "eval/", "perf/")) and len(series.steps)
+            if not name.startswith(("probe/", "eval/", "perf/", PREFIX)) and len(series.steps)
         },
         "probe": _visits(metrics, "probe/"),
         "images": _visits(metrics, "eval/"),
@@ -145,12 +148,13 @@ def _first_line(summary: dict[str, Any]) -> str:
 
 
 def _last_lines(summary: dict[str, Any]) -> list[str]:
-    """Lambda, and what was gone on with; each after an empty line."""
+    """Lambda, the audit, and what was gone on with; each after an empty line."""
     lines: list[str] = []
     if (lambda_mean := summary["train"].get("safeguard/lambda_mean")) is not None:
         lines += ["", f"lambda, mean over the last fifth of the run: {lambda_mean:.3f}"]
     if lines and (idle := summary.get("idle")) is not None:
         lines[-1] += f"; it was 1 in {idle['idle']} of {idle['steps']} steps"
+    lines += audit_lines(summary.get("audit"))
     if (resumed := summary.get("resumed")) is not None:
         lines += ["", f"resumed at step {resumed['step']} from {resumed['from']}"]
         lines += [f"  changed there: {line}" for line in resumed["changes"]]

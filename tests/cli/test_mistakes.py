@@ -70,6 +70,14 @@ STAGE_1 = [
     (["name=../elsewhere"], ["name: must be a plain folder name"]),
     (["resume=/no/such/file"], ["resume=/no/such/file: no such checkpoint or run folder"]),
     (["data.train.split=tset"], ["data.train.split: must be 'train', 'validation' or 'test'"]),
+    (
+        ["callbacks=[default,audit]", "callbacks.audit.bins=0"],
+        ["callbacks.audit.bins: must be greater than or equal to 1"],
+    ),
+    (
+        ["callbacks=[default,audit]", "callbacks.audit.every=5"],
+        ["callbacks.audit.every"],
+    ),
     (["callbacks.probe.times=[0.1,2]"], ["callbacks.probe.times: [1] must be less than 1"]),
     (["callbacks.gard.every_n_steps=3"], ["did you mean 'callbacks.guard.every_n_steps'"]),
     (["callbacks=[default,emaa]"], ["callbacks=[default,emaa]: no such choice"]),

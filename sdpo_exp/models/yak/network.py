@@ -54,7 +54,7 @@ class YakTransformer(nn.Module):
     # -- how it is executed ---------------------------------------------------------------------
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute each block's activations in the backward pass of training."""
+        """Recompute each block's activations in the backward pass."""
         self._checkpointing = True
 
     def disable_gradient_checkpointing(self) -> None:
@@ -138,6 +138,6 @@ class YakTransformer(nn.Module):
         return vec + self.vector_in(cls)
 
     def _run(self, block: nn.Module, *inputs: Any) -> Any:
-        if self._checkpointing and self.training and torch.is_grad_enabled():
+        if self._checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)

@@ -64,6 +64,20 @@ PANELS = (
         "pair/implicit_accuracy", "Implicit accuracy, training pairs",
         "The same on the pairs of each step.", 0.5,
     ),
+    Panel(
+        "audit/step_rose_so_far", "Audit: share of steps at which the winner rose",
+        "Of the audited steps so far: those after which the step's own winners had a larger error.",
+        0.0, sparse=True,
+    ),
+    Panel(
+        "audit/winner_change", "Audit: change of the winner's error by a step",
+        "Of the pairs of the audited step, same noise levels and noises. Above 0: it rose.", 0.0,
+    ),
+    Panel(
+        "audit/predicted_winner_change", "Audit: the same, predicted to first order",
+        "By the gradient at the weights before the step. Above 0: the promise does not hold to "
+        "first order.", 0.0,
+    ),
 )  # fmt: skip
 
 

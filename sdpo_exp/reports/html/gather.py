@@ -118,7 +118,7 @@ def gather(records: Sequence[RunRecord], options: Options) -> Report:
     runs = [view_of(record) for record in records]
     cells = cells_of(runs)
     metric = main_metric(runs, options.metric)
-    quantities = quantities_of(metric)
+    quantities = quantities_of(metric, {name for run in runs for name in run.numbers})
     how = Settings(metric or "", options.test, options.resamples, options.seed)
     tests = tests_of(cells, how) if metric else []
     shown = [cell for cell in cells if not cell.folded] or cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +91,23 @@ _BASIC = (
     ),
 )  # fmt: skip
 
+# Of runs with `callbacks.audit`.
+_AUDITED = (
+    Quantity(
+        "audit/step_rose", "winner rose", 0, 0.0, ".3f",
+        "Share of the audited steps after which the winners of the step itself had a larger mean "
+        "error than before it.",
+    ),
+    Quantity(
+        "audit/winner_change", "winner change", 0, 0.0, "+.1e",
+        "What a step changed of the mean error of its own winners, mean over the audited steps.",
+    ),
+    Quantity(
+        "audit/predicted_winner_change", "winner change, predicted", 0, 0.0, "+.1e",
+        "The same as the gradient of that error has it, times what the step added to the weights.",
+    ),
+)  # fmt: skip
+
 
 def main_metric(runs: Sequence[Run], asked: str | None) -> str | None:
     """The score that stands for an image: the one asked for, or the first of most runs."""
@@ -100,16 +117,22 @@ def main_metric(runs: Sequence[Run], asked: str | None) -> str | None:
     return firsts.most_common(1)[0][0] if firsts else None
 
 
-def quantities_of(metric: str | None) -> list[Quantity]:
-    """The columns; the first is the change of the main score, where there is one."""
+def quantities_of(metric: str | None, there: Collection[str] = ()) -> list[Quantity]:
+    """The columns; the first is the change of the main score, where there is one.
+
+    Args:
+        metric: the main score.
+        there: numbers that any run has; what an option adds is shown where it is among them.
+    """
+    columns = [*_BASIC, *(quantity for quantity in _AUDITED if quantity.key in there)]
     if metric is None:
-        return list(_BASIC)
+        return columns
     told = (
         f"Mean {metric} of the tuned model's images minus the base's, same prompts and noises. "
         "Above 0: better images."
     )
     change = Quantity(f"eval/{metric}_change", f"{metric} change", 1, 0.0, "+.4f", told)
-    return [change, *_BASIC]
+    return [change, *columns]
 
 
 def figure(cell: Cell, quantity: Quantity) -> Figure:

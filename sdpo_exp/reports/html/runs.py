@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sdpo_exp.reports.audit import PREFIX
 from sdpo_exp.reports.html.files import Scores, attempt, read_scores, read_series
 from sdpo_exp.reports.metrics_file import Series
 from sdpo_exp.reports.run_records import RunRecord, metrics_of
@@ -127,6 +128,8 @@ def _numbers(record: RunRecord, series: Mapping[str, Series], scores: Scores) ->
 def _so_far(name: str, series: Series, last: int) -> float:
     if name.startswith(("probe/", "eval/")):
         return float(series.values[-1])
+    if name.startswith(PREFIX):
+        return float(np.mean(series.values))
     tail = series.values[series.steps > last * (1 - _TAIL)]
     return float(np.mean(tail if len(tail) else series.values[-1:]))
 
