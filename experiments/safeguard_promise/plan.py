@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 Words = tuple[str, ...]
 
-# Pairs as in life: the best against the worst of four of the base's own samples.
 COMMON: Words = (
-    *("data=tiny_sampled", "data.train.base=lazy", "data.train.min_gap=0.1"),
-    *("callbacks=[default,audit]", "callbacks.probe.every_n_steps=120", "evaluation=off"),
+    *("data=tiny_sampled", "data.train.min_gap=0.1", "evaluation=off"),
+    *("callbacks=[default,audit]", "callbacks.probe.every_n_steps=120"),
 )
-WORLDS: Mapping[str, Words] = {
-    "flow": ("model=tiny_flow", "model.base=lazy"),
-    "diffusion": ("model=tiny", "model.base=lazy"),
-}
+
+
+class World(NamedTuple):
+    """A model of the embedded world, and how its images are drawn when they are judged."""
+
+    model: Literal["tiny", "tiny_flow"]
+    steps: int
+    guidance: float = 2.0
+
+
+WORLDS: Mapping[str, World] = {"flow": World("tiny_flow", 16), "diffusion": World("tiny", 8)}
+BASES = Path("outputs/lazy")  # of README.md's first commands: bases, and pairs of their samples
+
+
+def base_of(world: str) -> Path:
+    """Folder of the world's base."""
+    return BASES / WORLDS[world].model
+
+
+def pairs_of(world: str) -> Path:
+    """Pairs as in life: the best against the worst of four of the base's own samples."""
+    return BASES / f"{WORLDS[world].model}_pairs"
+
+
 SEEDS = (0, 1, 2, 3, 4)
 MU = tuple(f"safeguard.mu={mu}" for mu in (0.0, 0.2, 0.6, 0.9))
 RATES = ("lr=1e-4", "lr=2e-4")
@@ -81,7 +101,9 @@ class Cell(NamedTuple):
     def words(self) -> Words:
         """Overrides that all of its runs share."""
         chosen = () if self.rule == "sft" else (f"objective={self.objective}",)
-        return (*WORLDS[self.world], *COMMON, *chosen, *RULES[self.rule].fixed)
+        start = (f"model={WORLDS[self.world].model}", f"model.pretrained={base_of(self.world)}")
+        pairs = (f"data.train.folder={pairs_of(self.world)}",)
+        return (*start, *COMMON, *pairs, *chosen, *RULES[self.rule].fixed)
 
 
 def cells(worlds: tuple[str, ...], objectives: tuple[str, ...]) -> Iterator[Cell]:

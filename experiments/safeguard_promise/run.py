@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from plan import OBJECTIVES, RULES, SEEDS, WORLDS, Cell, Words, cells
+from plan import OBJECTIVES, RULES, SEEDS, WORLDS, Cell, Words, base_of, cells, pairs_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -124,9 +124,9 @@ def judge(world: str, model: str | None, split: str) -> dict[str, np.ndarray]:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    kind, steps = ("tiny_flow", 16) if world == "flow" else ("tiny", 8)
-    backbone = FAMILIES[kind](model) if model else FAMILIES[kind](base="lazy")
-    return dict(ExactReward(split, IMAGES[split], 2.0, steps)(backbone).scores)
+    drawn = WORLDS[world]
+    backbone = FAMILIES[drawn.model](model or str(base_of(world)))
+    return dict(ExactReward(split, IMAGES[split], drawn.guidance, drawn.steps)(backbone).scores)
 
 
 def _mean(table: list[dict[str, str]], name: str) -> float:
@@ -177,6 +177,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--extra", nargs="*", default=[], help="overrides for all runs")
     options = parser.parse_args()
+    missing = [w for w in options.worlds if not (base_of(w).is_dir() and pairs_of(w).is_dir())]
+    if missing:
+        base, pairs = base_of(missing[0]), pairs_of(missing[0])
+        sys.exit(f"no {base} or no {pairs}: the first commands of README.md make them")
     options.root.mkdir(parents=True, exist_ok=True)
     found = cells(tuple(options.worlds), tuple(options.objectives))
     wanted = [cell for cell in found if cell.rule in options.rules]

@@ -106,7 +106,7 @@ SAMPLE_PAIRS_KEYS: dict[str, Any] = {
     "folder": str,
     "pretrained": str | None,
     "model": Literal["tiny", "tiny_flow"],
-    "base": Literal["lazy", "unfinished"],
+    "base": Literal["unfinished"],
     "train": NonNegativeInt,
     "validation": NonNegativeInt,
     "k": PositiveInt,

@@ -24,9 +24,8 @@ from sdpo_exp.models.lora import merged
 from sdpo_exp.protocols import ForwardProcess, NoiseDraw
 from sdpo_exp.types import Conditioning, Geometry
 
-# Weights that ship with the package: clean images, half of them a small circle at the centre
-# whatever was asked for, or speckled images of a training that ended after minutes.
-Base: TypeAlias = Literal["lazy", "unfinished"]
+# Weights that ship with the package, by name: of a training that ended after minutes.
+Base: TypeAlias = Literal["unfinished"]
 MAX_TOKENS = 16
 UNSHUFFLE = 2
 

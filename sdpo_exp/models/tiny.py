@@ -42,10 +42,7 @@ class TinyBackbone(PixelBackbone):
         UserError: the folder is missing or incomplete.
     """
 
-    SHIPPED: ClassVar[Mapping[Base, Path]] = {
-        "lazy": _HERE / "tiny_lazy",
-        "unfinished": _HERE / "tiny_base",
-    }
+    SHIPPED: ClassVar[Mapping[Base, Path]] = {"unfinished": _HERE / "tiny_base"}
     PARTS: ClassVar[tuple[str, ...]] = PARTS
     PIPELINE: ClassVar[Any] = PixelShufflePipeline
     NETWORK: ClassVar[Any] = UNet2DConditionModel

@@ -41,10 +41,7 @@ class TinyFlowBackbone(PixelBackbone):
         UserError: the folder is missing or incomplete.
     """
 
-    SHIPPED: ClassVar[Mapping[Base, Path]] = {
-        "lazy": _HERE / "tiny_flow_lazy",
-        "unfinished": _HERE / "tiny_flow_base",
-    }
+    SHIPPED: ClassVar[Mapping[Base, Path]] = {"unfinished": _HERE / "tiny_flow_base"}
     PARTS: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "tokenizer", "scheduler")
     PIPELINE: ClassVar[Any] = PixelShuffleFlowPipeline
     NETWORK: ClassVar[Any] = SD3Transformer2DModel

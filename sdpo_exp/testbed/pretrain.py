@@ -1,4 +1,4 @@
-"""Makes the base models that ship with the package, `sdpo_exp/models/tiny_*`, by their recipes.
+"""Makes base models by their recipes; those that ship with the package are `unfinished`.
 
 An `unfinished` base takes minutes on one CPU core, a `lazy` one about an hour and a half; a
 training that was ended goes on where it last stored itself.
@@ -18,10 +18,10 @@ import torch
 
 from sdpo_exp.bounds import NonNegativeInt, PositiveInt
 from sdpo_exp.errors import UserError
-from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
+from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.testbed.attributes import split_scenes
 from sdpo_exp.testbed.base_model import train
-from sdpo_exp.testbed.recipes import RECIPES, Model, Recipe
+from sdpo_exp.testbed.recipes import RECIPES, BaseName, Model, Recipe
 from sdpo_exp.testbed.sampling import evaluate
 
 RECIPE_FILE = "recipe.json"
@@ -35,11 +35,11 @@ def pretrain(
     threads: PositiveInt = 1,
     log: Callable[[str], None] = print,
     model: Model = "tiny",
-    base: Base = "lazy",
+    base: BaseName = "unfinished",
 ) -> dict[str, Any]:
     """Train, store as fp16, measure what was stored, and only then move it to `folder`.
 
-    Without `steps` as many as the shipped weights had. Sets torch's thread count and
+    Without `steps` as many as the recipe has. Sets torch's thread count and
     flush-denormal mode for the process. `<folder>.partial` is gone on with if it is there.
 
     Returns:

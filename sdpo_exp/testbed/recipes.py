@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sdpo_exp.models.pixel_backbone import Base, PixelBackbone
+from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.models.tiny import TinyBackbone, build_tiny, build_tiny_wide_attention
 from sdpo_exp.models.tiny_flow import TinyFlowBackbone, build_tiny_flow
 
 Model = Literal["tiny", "tiny_flow"]
+BaseName = Literal["lazy", "unfinished"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,9 @@ _LAZY = Hyperparameters(
 
 # `unfinished` stopped after minutes: speckled images, shapes at chance. `lazy` draws clean images
 # and knows what every word means, but falls back on a small circle at the centre half of the time.
-RECIPES: Mapping[Base, Mapping[Model, Recipe]] = {
+RECIPES: Mapping[BaseName, Mapping[Model, Recipe]] = {
     "lazy": {
-        "tiny": Recipe(12_000, _LAZY),
+        "tiny": Recipe(24_000, _LAZY),
         "tiny_flow": Recipe(
             18_000,
             dataclasses.replace(_LAZY, lr=1.5e-3, text_lr_factor=0.25, text_path=_FLOW_TEXT),

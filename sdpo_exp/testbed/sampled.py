@@ -26,12 +26,8 @@ from sdpo_exp.testbed.captions import parse_caption
 from sdpo_exp.testbed.render import SIDE
 from sdpo_exp.types import PairRow
 
-_HERE = Path(__file__).parent
 # Samples of the shipped UNet bases, by the base.
-SHIPPED: Mapping[Base, Path] = {
-    "lazy": _HERE / "sampled_lazy",
-    "unfinished": _HERE / "sampled",
-}
+SHIPPED: Mapping[Base, Path] = {"unfinished": Path(__file__).parent / "sampled"}
 INDEX_FILE = "pairs.json"
 SampledSplit = Literal["train", "validation"]
 Pixels = NDArray[np.uint8]

@@ -127,7 +127,7 @@ def test_pretrain_writes_a_folder_that_loads_and_is_described(quick, tmp_path, m
     folder = tmp_path / "base"
     described = pretrain(folder, steps=2, seed=1, log=silent, model=model)
     assert json.loads((folder / "recipe.json").read_text()) == described
-    assert described["base"] == "lazy"
+    assert described["base"] == "unfinished"
     assert described["sha256"] == weight_hashes(folder)
     assert len(described["sha256"]) == 2
     assert described["validation"][0]["by_attribute"] == {"shape": 0.3333}
