@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,18 @@ STUDY = ROOT / "experiments" / "safeguard_promise"
 
 
 @pytest.fixture(scope="module")
-def study() -> Iterator[Any]:
+def study() -> Any:
+    """run.py of this study; scripts of other studies, of the same names, stay loaded."""
+    others = {name: sys.modules.pop(name, None) for name in ("run", "plan")}
     sys.path.insert(0, str(STUDY))
     try:
-        yield importlib.import_module("run")
+        return importlib.import_module("run")
     finally:
         sys.path.remove(str(STUDY))
-        for name in ("run", "plan"):
-            sys.modules.pop(name, None)
+        for name, other in others.items():
+            del sys.modules[name]
+            if other is not None:
+                sys.modules[name] = other
 
 
 def test_every_rule_has_the_same_number_of_tries(study: Any) -> None:
