@@ -31,6 +31,8 @@ class BacktrackingRule(WindowRule):
         tries: at most; the last is without losers and stays, risen or not.
     """
 
+    vectors = 6  # parameters and AdamW's two moments as they were, too
+
     def __init__(self, mu: UnitInterval, tries: PositiveInt = 5) -> None:
         super().__init__(mu)
         self.tries = tries

@@ -55,6 +55,7 @@ class WindowRule:
     """
 
     needs_parts = True
+    vectors = 3  # of the size of what is trained, in float32, that are held
 
     def __init__(self, mu: UnitInterval) -> None:
         if not 0.0 <= mu <= 1.0:

@@ -1,6 +1,6 @@
 """Makes base models by their recipes; those that ship with the package are `unfinished`.
 
-An `unfinished` base takes minutes on one CPU core, a `lazy` one about an hour and a half; a
+An `unfinished` base takes minutes on one CPU core, a `lazy` one about an hour; a
 training that was ended goes on where it last stored itself.
 """
 

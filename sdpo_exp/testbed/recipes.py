@@ -75,7 +75,7 @@ _LAZY = Hyperparameters(
 # and knows what every word means, but falls back on a small circle at the centre half of the time.
 RECIPES: Mapping[BaseName, Mapping[Model, Recipe]] = {
     "lazy": {
-        "tiny": Recipe(24_000, _LAZY),
+        "tiny": Recipe(12_000, _LAZY),
         "tiny_flow": Recipe(
             18_000,
             dataclasses.replace(_LAZY, lr=1.5e-3, text_lr_factor=0.25, text_path=_FLOW_TEXT),

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from sdpo_exp.protocols import Backbone, OptimizerFactory
 from sdpo_exp.training.module import PreferenceModule
 
+_FLOAT32 = 4
+
 
 class MemoryEstimate(NamedTuple):
     """Bytes of everything static; activations, autocast's copies and buckets come on top.
+
+    `gradients` has what a gradient rule keeps of them apart (`vectors` of its class) as well.
 
     `reference` counts where the copy waits in main memory, too: its pass brings it in.
     """
@@ -41,12 +45,15 @@ class MemoryEstimate(NamedTuple):
 
 def estimate(module: PreferenceModule) -> MemoryEstimate:
     """Of a module as it will be trained, once per device."""
-    return estimate_parts(
+    found = estimate_parts(
         module.policy,
         module.reference.networks(),
         frozen_parts(module.backbone),
         module.make_optimizer,
     )
+    elements = sum(p.numel() for p in module.policy.parameters() if p.requires_grad)
+    held = elements * _FLOAT32 * getattr(module.gradient_rule, "vectors", 0)
+    return found._replace(gradients=found.gradients + held)
 
 
 def estimate_parts(

@@ -16,6 +16,8 @@ from transformers.optimization import Adafactor
 from sdpo_exp.callbacks.memory import MemoryEstimateReport
 from sdpo_exp.models.reference import AdapterOff, FrozenReference
 from sdpo_exp.models.tuning import LoraTuning
+from sdpo_exp.rules.parameter import ParameterRule
+from sdpo_exp.safeguard import NoSafeguard
 from sdpo_exp.training.memory import MemoryEstimate, estimate, estimate_parts, optimizer_bytes
 from tests.harness import SmallBackbone, SmallDenoiser, small_data, small_module, small_trainer
 from tests.unet import unet_module
@@ -93,6 +95,14 @@ def test_a_full_size_model_needs_no_memory_to_be_counted() -> None:
     tensors = len(list(sd15.parameters()))
     assert found.optimizer == 8 * 859_520_964 + 4 * tensors
     assert {p.device.type for p in sd15.parameters()} == {"meta"}
+
+
+def test_what_a_rule_keeps_of_gradients_counts() -> None:
+    plain, ruled = (
+        estimate(small_module(safeguard=safeguard))
+        for safeguard in (NoSafeguard(would_be_mu=0.9), ParameterRule(0.9))
+    )
+    assert ruled == plain._replace(gradients=4 * plain.gradients)
 
 
 def test_the_line_is_in_gib() -> None:
