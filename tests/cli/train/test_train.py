@@ -241,7 +241,7 @@ def test_looking_without_running(tmp_path: Path, argument: str, target: str) -> 
 
 def test_help_and_info(tmp_path: Path) -> None:
     said = run(tmp_path, "--help", watch=True).stdout
-    for words in ("objective: dmpo, dpo, dspo", "safeguard: constant", "-m objective=", "mu:"):
+    for words in ("objective: dmpo, dpo, dspo", "safeguard: backtracking", "-m objective=", "mu:"):
         assert words in said
     assert "LOADED []" in said
     info = run(tmp_path, "--info", "defaults", watch=True)
