@@ -19,7 +19,7 @@ class PairErrors:
         ref_winner, ref_loser: R_w and R_l (B,), the same for the reference, without gradient.
         winner_drift, loser_drift: L_w - R_w and L_l - R_l (B,), from the mean of
             (p - f)(p + f - 2y), whose terms are small where policy and reference are close. The
-            difference of two means is up to 500 times further from the truth in float32.
+            difference of two means is a hundred times further from the truth there, in float32.
         winner_residual, loser_residual: r = prediction - target, (B, ...).
         winner_shift: p_w - f_w (B, ...), policy minus reference prediction on the winner.
         weight: w (B,) of each pair, or None for 1. Residuals and shift are sqrt(w) times the above,

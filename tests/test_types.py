@@ -174,8 +174,8 @@ def test_with_loser_gradient_scales_gradients_and_keeps_values():
 
 
 @pytest.mark.parametrize("beta", [200.0, 5000.0])
-@pytest.mark.parametrize("shift", [1e-3, 1e-1])
-def test_the_margin_is_closer_to_float64_than_a_difference_of_means(beta, shift):
+@pytest.mark.parametrize(("shift", "times"), [(1e-3, 100), (1e-1, 3)])
+def test_the_margin_is_closer_to_float64_than_a_difference_of_means(beta, shift, times):
     generator = torch.Generator().manual_seed(int(beta))
     target, offset, moved = torch.randn(3, 64, 3072, generator=generator)
     ref = target + offset
@@ -185,7 +185,7 @@ def test_the_margin_is_closer_to_float64_than_a_difference_of_means(beta, shift)
     truth = -0.5 * beta * exact.delta
     means = (errors.winner - errors.loser) - (errors.ref_winner - errors.ref_loser)
     ours, before = (-0.5 * beta * delta - truth for delta in (errors.delta, means))
-    assert ours.abs().max() < 0.3 * before.abs().max()
+    assert times * ours.abs().max() < before.abs().max()
     assert ours.abs().max() < 1e-6 * (1 + truth.abs().max())
 
 

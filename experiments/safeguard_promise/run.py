@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -85,6 +86,7 @@ def run(job: Job, root: Path, extra: Words) -> dict[str, Any]:
 
     folder = root / "-".join(job.key).replace(" ", ",").replace("/", "_")
     seed = (f"seed={job.seed}", f"run_dir='{folder}'")
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was stopped
     with (root / "log.txt").open("a") as log, redirect_stdout(log):
         result = sdpo_exp.train([*job.cell.words, *job.setting, *seed, *extra])
     return {**dict(zip(KEYS, job.key, strict=True)), **measured_of(result.folder, job)}

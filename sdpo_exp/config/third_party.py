@@ -72,12 +72,14 @@ def _dry_build(config: DictConfig) -> Iterator[str]:
 
 def _check_rule(node: DictConfig, optimizer: Any, trainer: Any) -> Iterator[str]:
     """What a safeguard that acts on gradients cannot work with."""
-    check = getattr(instantiate(node), "check", None)
     try:
-        if check is not None:
-            check(optimizer, trainer)
+        rule = instantiate(node)
+        if hasattr(rule, "backward") and hasattr(rule, "check"):
+            rule.check(optimizer, trainer)
     except UserError as error:
         yield str(error)
+    except Exception as error:
+        yield f"safeguard: {_cause(error)}"
 
 
 def _cause(error: BaseException) -> str:

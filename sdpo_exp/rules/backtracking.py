@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdpo_exp.bounds import PositiveInt, UnitInterval
 from sdpo_exp.rules.flat import trained, write_gradient
-from sdpo_exp.rules.window import WindowGradients, WindowRule, clip_of
+from sdpo_exp.rules.window import WindowGradients, WindowRule, clip_of, mean_over_ranks
 from sdpo_exp.types import LossParts
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class BacktrackingRule(WindowRule):
         share = torch.ones((), device=gradients.winner.device)
         filled = list(self._lambdas)
         saved = [p.detach().clone() for p in parameters], copy.deepcopy(optimizer.state_dict())
-        before = _over_ranks(torch.stack(self._before).sum())
+        before = mean_over_ranks(torch.stack(self._before).sum())
         clip = clip_of(module.trainer)
 
         def look(*_: Any) -> None:
@@ -96,15 +96,7 @@ class BacktrackingRule(WindowRule):
 
     def _risen(self, module: PreferenceModule, before: Tensor) -> bool:
         after = [module.winner_error(*inputs) for inputs in self._inputs]
-        return bool(_over_ranks(torch.stack(after).mean()) > before)
-
-
-def _over_ranks(value: Tensor) -> Tensor:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(value)
-        value = value / distributed.get_world_size()
-    return value
+        return bool(mean_over_ranks(torch.stack(after).mean()) > before)
 
 
 def _put_back(

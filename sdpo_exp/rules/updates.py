@@ -106,8 +106,9 @@ def _moment(params: Iterable[Tensor], state: Mapping[Any, Any], name: str) -> Te
 
 
 def _count(params: Iterable[Tensor], state: Mapping[Any, Any]) -> int:
-    """Steps taken; all parameters of a group step together, for rules write every gradient."""
-    return max((int(state.get(p, {}).get("step", 0)) for p in params), default=0)
+    """Steps taken. One parameter tells: rules write every gradient, so a group steps together, and
+    a fused optimiser's counters lie on the device, where each read waits."""
+    return next((int(state.get(p, {}).get("step", 0)) for p in params), 0)
 
 
 def _scale(kind: type, group: Mapping[str, Any], state: Mapping[Any, Any]) -> Tensor:

@@ -105,7 +105,8 @@ class WindowRule:
         self._sums = new if self._sums is None else _added(self._sums, new)
         self._seen += 1
         if self._seen == trainer.accumulate_grad_batches:
-            share = self.write(mean_over_ranks(self._sums), optimizer, module)
+            window = WindowGradients(*map(mean_over_ranks, self._sums))
+            share = self.write(window, optimizer, module)
             for later in self._lambdas:
                 later.fill_(share)
             self._sums, self._lambdas, self._seen = None, [], 0
@@ -135,15 +136,13 @@ def _added(one: WindowGradients, other: WindowGradients) -> WindowGradients:
     return WindowGradients(*(a.add_(b) for a, b in zip(one, other, strict=True)))
 
 
-def mean_over_ranks(gradients: WindowGradients) -> WindowGradients:
-    """The same on every rank: means of what the ranks have; as it is on a single device."""
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The same on every rank, in place: the mean of theirs; as it is on a single device."""
     distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return gradients
-    for vector in gradients:
-        distributed.all_reduce(vector)
-        vector /= distributed.get_world_size()
-    return gradients
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(values)
+        values /= distributed.get_world_size()
+    return values
 
 
 def synchronise_here(trainer: L.Trainer) -> None:

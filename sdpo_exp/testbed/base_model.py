@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sdpo_exp.errors import UserError
+from sdpo_exp.errors import UserError, first_line
 from sdpo_exp.models.pixel_backbone import PixelBackbone
 from sdpo_exp.testbed.attributes import Scene, split_scenes
 from sdpo_exp.testbed.captions import VOCABULARY, caption
@@ -89,11 +89,15 @@ class Pretraining:
         """Go on where `save` was.
 
         Raises:
-            UserError: the file is of another recipe, seed or model.
+            UserError: the file is broken, or of another recipe, seed or model.
         """
-        state = torch.load(file, weights_only=True)
+        try:
+            state = torch.load(file, weights_only=True)
+        except Exception as error:
+            reason = first_line(error)
+            raise UserError(f"{file}: cannot be read ({reason}); remove it to begin anew") from None
         ours = self._identity()
-        if {name: state[name] for name in ours} != ours:
+        if {name: state.get(name) for name in ours} != ours:
             raise UserError(
                 f"{file} was begun with other values (model, base, seed or steps); give the "
                 "same ones to go on with it, or remove its folder to begin anew"

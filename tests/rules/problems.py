@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
 from sdpo_exp.rules.flat import write_gradient
 from sdpo_exp.rules.window import WindowGradients
 from sdpo_exp.training import PreferenceModule
+from sdpo_exp.training.records import halves
 from tests.harness import Recorder, small_data, small_module, small_trainer
 
 OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -40,6 +42,22 @@ def two_groups(kind: str, steps: int = 3, seed: int = 0) -> torch.optim.Optimize
         write_gradient(torch.randn(12, generator=generator), first + second)
         optimizer.step()
     return optimizer
+
+
+class Changes(L.Callback):
+    """What each step did to its winners' mean error, and the lambda that it had."""
+
+    def __init__(self) -> None:
+        self.changes: list[float] = []
+        self.lambdas: list[float] = []
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        after = pl_module.winner_error(*halves(*pl_module.draw(batch))[0])
+        self.changes.append(float(after - outputs["record"].winner_error.mean()))
+        self.lambdas.append(float(outputs["record"].lambda_safe[0]))
 
 
 def fitted(folder: Path, **changes: Any) -> tuple[PreferenceModule, Recorder, Tensor]:

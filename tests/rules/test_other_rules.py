@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -19,27 +18,10 @@ from sdpo_exp.rules.last_layers import LastLayersRule, first_reached
 from sdpo_exp.rules.momentum_free import MomentumFreeRule, push_losers
 from sdpo_exp.rules.parameter import ParameterRule
 from sdpo_exp.safeguard import ConstantWeight
-from sdpo_exp.training.records import halves
 from tests.factories import errors_from_means
-from tests.rules.problems import fitted, two_groups
+from tests.rules.problems import Changes, fitted, two_groups
 
 SHARP = DPO(2000.0)
-
-
-class Changes(L.Callback):
-    """What each step did to its winners' mean error, and the lambda that it had."""
-
-    def __init__(self) -> None:
-        self.changes: list[float] = []
-        self.lambdas: list[float] = []
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        after = pl_module.winner_error(*halves(*pl_module.draw(batch))[0])
-        self.changes.append(float(after - outputs["record"].winner_error.mean()))
-        self.lambdas.append(float(outputs["record"].lambda_safe[0]))
 
 
 # -- momentum_free ----------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from hypothesis import given
@@ -22,10 +21,10 @@ from sdpo_exp.objectives.sft import SFT
 from sdpo_exp.rules.parameter import ParameterRule, largest_safe_share
 from sdpo_exp.rules.window import WindowGradients, clip_of
 from sdpo_exp.safeguard import NoSafeguard, preserve_winner
-from sdpo_exp.training.records import halves, loss_parts
+from sdpo_exp.training.records import loss_parts
 from sdpo_exp.types import PairErrors
 from tests.harness import small_trainer
-from tests.rules.problems import fitted, gradients
+from tests.rules.problems import Changes, fitted, gradients
 
 
 def share_of(found: WindowGradients, mu: float) -> Tensor:
@@ -75,20 +74,6 @@ def test_dmpo_beyond_its_target_margin_turns_losers_off() -> None:
     (g_w,) = torch.autograd.grad(parts.winner, net.weight, retain_graph=True)
     expected = (weights.winner * errors.winner).sum()
     torch.testing.assert_close(g_w, torch.autograd.grad(expected, net.weight)[0])
-
-
-class WinnerChanges(L.Callback):
-    """What each step did to the mean error of its own winners."""
-
-    def __init__(self) -> None:
-        self.changes: list[float] = []
-
-    @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        after = pl_module.winner_error(*halves(*pl_module.draw(batch))[0])
-        self.changes.append(float(after - outputs["record"].winner_error.mean()))
 
 
 class Translation(nn.Module):
@@ -173,7 +158,7 @@ def test_small_steps_of_plain_descent_never_raise_the_winners(tmp_path: Path) ->
     """The guarantee itself, on the pairs of each step, where the unguarded run breaks it."""
 
     def changes(safeguard: Any) -> list[float]:
-        watch = WinnerChanges()
+        watch = Changes()
         fitted(
             tmp_path,
             safeguard=safeguard,

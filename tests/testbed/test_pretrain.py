@@ -102,6 +102,9 @@ def test_a_training_that_was_ended_goes_on_to_the_same_weights(tmp_path, model):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(UserError, match="begun with other values"):
         train(recipe, 4, silent, tmp_path / "state.pt")
+    (tmp_path / "state.pt").write_bytes(b"no state")
+    with pytest.raises(UserError, match=r"cannot be read .*; remove it to begin anew"):
+        train(recipe, 3, silent, tmp_path / "state.pt")
 
 
 def test_lazy_images_are_the_recipes_share_of_the_captioned_and_disturb_nothing_else():
